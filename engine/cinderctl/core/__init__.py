@@ -1,0 +1,1 @@
+"""What every layer speaks: addresses, values, records, diagnostics, digests. Standard library only, no I/O."""
