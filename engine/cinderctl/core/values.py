@@ -11,7 +11,7 @@ from cinderctl.core.digest import digest_of
 
 __all__ = ["SENSITIVE", "Json", "Ref", "Secret", "map_leaves", "redacted"]
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 SENSITIVE = "(sensitive)"
 

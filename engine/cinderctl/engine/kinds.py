@@ -93,10 +93,10 @@ class Declaration:
 class Observation:
     """A resource as the world has it.
 
-    `attributes` has the shape of the kind's inputs and holds only what could be observed: an input that is not in it is
-    compared with `record.inputs` instead. `owner` is the cluster that made it, "" when nobody we know did; an object that
-    exists and is not ours is described in `foreign`. `ready` is the kind's named condition. `changed_by` says who changed a
-    field where the world knows (dotted path → "manager at time").
+    `attributes` has the shape of the kind's inputs and holds only what could be observed: an input that is not in it
+    is compared with `record.inputs` instead. An object that exists and is not ours is described in `foreign`. `ready`
+    is the kind's named `condition`. `changed_by` says who changed a field where the world knows (dotted path →
+    "manager at time").
     """
 
     address: Address
@@ -157,10 +157,10 @@ class Step(Protocol):
         ...
 
 
-Inputs = TypeVar("Inputs", contravariant=True)
+InputsT_contra = TypeVar("InputsT_contra", contravariant=True)
 
 
-class ResourceKind(Protocol[Inputs]):
+class ResourceKind(Protocol[InputsT_contra]):
     """The only seam to the world. Synchronous; every call safe to repeat; no printing, no sleeping.
 
     `create` adopts what an interrupted create left behind. `delete` takes absence for success. `create` and `update`
@@ -176,15 +176,15 @@ class ResourceKind(Protocol[Inputs]):
         """All of ours that exists, named by the spec or not."""
         ...
 
-    def observe(self, address: Address, want: Inputs | None, scope: Scope) -> Observation:
+    def observe(self, address: Address, want: InputsT_contra | None, scope: Scope) -> Observation:
         """One resource; `want` helps to find it and says what is worth observing. Never raises for what it cannot see:
         that is `Observation.not_seen`."""
         ...
 
-    def create(self, address: Address, want: Inputs, step: Step) -> Mapping[str, Any]: ...
+    def create(self, address: Address, want: InputsT_contra, step: Step) -> Mapping[str, Any]: ...
 
     def update(
-        self, address: Address, want: Inputs, have: Observation, changes: Sequence[FieldChange], step: Step
+        self, address: Address, want: InputsT_contra, have: Observation, changes: Sequence[FieldChange], step: Step
     ) -> Mapping[str, Any]: ...
 
     def delete(self, have: Observation, step: Step) -> None: ...
