@@ -99,7 +99,8 @@ class RuntimeClient:
     async def stop(self, id: str, grace: float) -> None:  # noqa: A002 (the contract's word)
         """Ends a run: the guest is interrupted at once (143).
 
-        If it still runs after `grace` seconds its process is killed (137). Returns when the runtime knows; the end itself is an event. Absence and an ended run are success.
+        If it still runs after `grace` seconds its process is killed (137). Returns when the runtime knows; the end
+        itself is an event. Absence and an ended run are success.
         """
         await self._request({"op": "stop", "id": id, "grace": grace})
 
