@@ -1,0 +1,62 @@
+"""Problems as text: what, where, why, what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from cinderctl.core.diagnostics import Diagnostic
+
+__all__ = ["as_json", "as_text"]
+
+_COLORS = {"error": "\033[1;31m", "warning": "\033[1;33m"}
+_RESET = "\033[0m"
+
+
+def as_text(problems: Iterable[Diagnostic], *, color: bool) -> str:
+    """One block a problem, a blank line between them."""
+    return "\n".join(_block(problem, color=color) for problem in problems)
+
+
+def _block(problem: Diagnostic, *, color: bool) -> str:
+    head = problem.severity.value
+    if color:
+        head = f"{_COLORS[head]}{head}{_RESET}"
+    lines = [f"{head}: {problem.summary}"]
+    place = "  ".join(filter(None, [problem.source, str(problem.address or ""), _path(problem.path)]))
+    if place:
+        lines.append(f"  {place}")
+    lines += [f"  {line}" for line in problem.detail.splitlines()]
+    if problem.hint:
+        lines += ["", f"hint: {problem.hint}"]
+    return "\n".join(lines) + "\n"
+
+
+def _path(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.replace("_", "a").replace("-", "a").isalnum():
+            text += f".{part}" if text else part
+        else:
+            text += f'."{part}"' if text else f'"{part}"'
+    return text
+
+
+def as_json(problems: Iterable[Diagnostic]) -> str:
+    """`{"format_version": "1.0", "diagnostics": [...]}` on one line."""
+    items: list[dict[str, Any]] = [
+        {
+            "severity": problem.severity.value,
+            "summary": problem.summary,
+            "detail": problem.detail,
+            "hint": problem.hint,
+            "address": str(problem.address) if problem.address else None,
+            "path": list(problem.path),
+            "source": problem.source,
+        }
+        for problem in problems
+    ]
+    return json.dumps({"format_version": "1.0", "diagnostics": items}, ensure_ascii=False)

@@ -1,0 +1,39 @@
+"""The supervisor process of a directory: `python -m cinderctl.cli.supervise DIRECTORY`.
+
+The composition root of what runs beside a cluster: it knows which code stands behind a task's name. Imports stay small,
+for this process lives as long as the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cinderctl.host.dirs import ClusterDir
+from cinderctl.host.supervisor import supervise
+
+__all__ = ["main"]
+
+
+async def _egress(config: Mapping[str, Any], root: Path) -> None:
+    from cinderctl.podnet.egress import serve_egress  # noqa: PLC0415 - a registry's supervisor has no such task
+
+    await serve_egress(config, root)
+
+
+async def _local_path(config: Mapping[str, Any], root: Path) -> None:
+    from cinderctl.localpath.provisioner import serve_local_path  # noqa: PLC0415 - as above; this one brings aiohttp
+
+    await serve_local_path(config, root)
+
+
+def main() -> None:
+    directory = ClusterDir(Path(sys.argv[1]))
+    asyncio.run(supervise(directory, {"egress": _egress, "local-path": _local_path}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The loopback pod network of the process provider: a block of loopback addresses and the API server's way into it.
+
+Owned: the cluster's block in the host's allocations, `network.json`, the egress selector file the API server reads, and
+the `egress` task in the supervisor. Kubernetes sees the pod range; the same host bits below 127.BLOCK are where pods and
+nodes listen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cinderctl.core.address import Address
+from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.control import acknowledge, read_status
+from cinderctl.host.files import read_json, write_json
+from cinderctl.host.ports import allocate_block, release_block
+from cinderctl.host.records import delete_record, list_records, read_record, write_record
+from cinderctl.host.supervisor import Component, Probe
+from cinderctl.plans.model import FieldChange
+from cinderctl.podnet.egress import egress_selector_config
+from cinderctl.resources.context import Context, run_components, withdraw_components
+
+__all__ = ["CniInputs", "CniKind"]
+
+_COMPONENT = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class CniInputs:
+    pod_cidr: str = input_field("Addresses pods and nodes have in Kubernetes' eyes", replaces=True)
+    state: str = input_field("Always `ready`: the egress proxy answers", default="ready")
+
+
+class CniKind:
+    kind: ClassVar[str] = "cni"
+    inputs: ClassVar[type[Any]] = CniInputs
+    deadline: ClassVar[float] = 30.0
+    parallelism: ClassVar[int] = 1
+    volatile: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._cluster = context.cluster
+        self._selector = context.cluster.root / "egress.json"
+        self._socket = context.cluster.run / "egress.sock"
+
+    def discover(self, scope: Scope) -> Iterable[Observation]:
+        for record in list_records(self._cluster.records, self.kind):
+            yield self.observe(record.address, None, scope)
+
+    def observe(self, address: Address, want: CniInputs | None, scope: Scope) -> Observation:
+        del want, scope
+        record = read_record(self._cluster.records, address)
+        network = read_json(self._cluster.network)
+        if record is None:
+            return Observation.absent(address)
+        status = read_status(self._cluster).get(_COMPONENT)
+        attributes = {
+            "pod_cidr": network.get("podCidr", "") if isinstance(network, dict) else "",
+            "state": status.state if status else "missing",
+        }
+        return Observation(address, Existence.PRESENT, attributes, self._outputs(), record)
+
+    def create(self, address: Address, want: CniInputs, step: Step) -> Mapping[str, Any]:
+        del address
+        block = allocate_block(self._context.home.host, self._context.name)
+        write_json(self._cluster.network, {"podCidr": want.pod_cidr, "block": block})
+        write_json(self._selector, egress_selector_config(str(self._socket)))
+        write_record(self._cluster.records, step.record)
+        config = {"socket": str(self._socket), "podCidr": want.pod_cidr, "block": block}
+        component = Component(
+            name=_COMPONENT, task=_COMPONENT, config=config, probe=Probe(kind="unix", target=str(self._socket))
+        )
+        run_components(self._context, self._cluster, [component])
+        step.wait_until(self._is_ready, "the egress proxy to listen", interval=0.02)
+        acknowledge(self._cluster, _COMPONENT)
+        return self._outputs()
+
+    def update(
+        self, address: Address, want: CniInputs, have: Observation, changes: Sequence[FieldChange], step: Step
+    ) -> Mapping[str, Any]:
+        del have, changes
+        return self.create(address, want, step)
+
+    def delete(self, have: Observation, step: Step) -> None:
+        del step
+        withdraw_components(self._cluster, [_COMPONENT])
+        for path in (self._selector, Path(self._cluster.network), self._socket):
+            path.unlink(missing_ok=True)
+        release_block(self._context.home.host, self._context.name)
+        delete_record(self._cluster.records, have.address)
+
+    def _is_ready(self) -> bool | None:
+        status = read_status(self._cluster).get(_COMPONENT)
+        return True if status is not None and status.state == "ready" else None
+
+    def _outputs(self) -> dict[str, Any]:
+        network = read_json(self._cluster.network)
+        block = int(network["block"]) if isinstance(network, dict) else 0
+        return {"egress_config": str(self._selector), "block": block}
