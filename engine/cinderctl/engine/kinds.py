@@ -121,9 +121,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a kind may know while observing: whose world it is."""
+    """What a kind may know while observing: whose world it is, and which resources it will be asked about one by one
+    anyway (`discover` may leave those out)."""
 
     cluster: str
+    declared: frozenset[Address] = frozenset()
 
 
 class Step(Protocol):

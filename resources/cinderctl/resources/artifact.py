@@ -6,6 +6,7 @@ itself, so a rebuilt but equal module is no change, whatever tool pushed it.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class ArtifactInputs:
     path: str = input_field("The module's file")
     module_digest: str = input_field("sha256 of the module")
     format: str = input_field("Manifest form: cncf or wasm-to-oci", default="cncf")
-    build: str = input_field("Shell line that makes the file, run before each push", default="")
+    build: tuple[str, ...] = input_field("Program and arguments that make the file, run before each push", default=())
     directory: str = input_field("Directory the build runs in", default="")
 
 
@@ -51,7 +52,8 @@ class ArtifactKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: ArtifactInputs | None, scope: Scope) -> Observation:
         del want, scope
@@ -95,7 +97,7 @@ class ArtifactKind:
     def _build(self, want: ArtifactInputs, step: Step) -> None:
         step.progress(f"building {want.path}")
         process = subprocess.run(
-            ["/bin/sh", "-c", want.build],
+            list(want.build),
             cwd=want.directory or None,
             env=dict(self._context.environment),
             stdin=subprocess.DEVNULL,
@@ -107,6 +109,6 @@ class ArtifactKind:
         if process.returncode:
             step.log(output)
             raise CinderError(
-                f"building {want.path} failed with exit code {process.returncode}: {want.build}",
+                f"building {want.path} failed with exit code {process.returncode}: {shlex.join(want.build)}",
                 detail=output[-2000:].strip() or "it printed nothing",
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from cinderctl.binaries.ensure import ensure, find
@@ -19,6 +20,8 @@ from cinderctl.plans.model import FieldChange
 from cinderctl.resources.context import Context
 
 __all__ = ["BinariesInputs", "BinariesKind"]
+
+_CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class BinariesKind:
     inputs: ClassVar[type[Any]] = BinariesInputs
     deadline: ClassVar[float] = 3600.0  # a first build on a small machine takes a quarter of an hour
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset({"paths"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"control_plane", "directory", "registry"})
 
     def __init__(self, context: Context, sources: Sources) -> None:
         self._context = context
@@ -41,7 +44,8 @@ class BinariesKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._context.cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: BinariesInputs | None, scope: Scope) -> Observation:
         del want, scope
@@ -78,5 +82,9 @@ class BinariesKind:
         delete_record(self._context.cluster.records, have.address)
 
 
-def _outputs(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"paths": {name: str(path) for name, path in found.items()}}
+def _outputs(found: Mapping[str, Path]) -> dict[str, Any]:
+    """Every binary's path by its name, those of the control plane together, and the directory that kubectl is in."""
+    outputs: dict[str, Any] = {name: str(path) for name, path in found.items()}
+    outputs["control_plane"] = {name: str(path) for name, path in found.items() if name in _CONTROL_PLANE}
+    outputs["directory"] = str(found["kubectl"].parent) if "kubectl" in found else ""
+    return outputs

@@ -64,7 +64,8 @@ class CertificateKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._context.cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: CertificateInputs | None, scope: Scope) -> Observation:
         del want, scope

@@ -49,7 +49,8 @@ class CniKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: CniInputs | None, scope: Scope) -> Observation:
         del want, scope

@@ -31,7 +31,7 @@ _DONE = "done"
 class CommandInputs:
     commands: tuple[str, ...] = input_field("Shell lines, run one after another")
     trigger: Any = input_field("Another value runs them again: the control plane they ran against", default="")
-    path: str = input_field("Directory of upstream's binaries, first on PATH", default="")
+    path: Any = input_field("Directory of upstream's binaries, first on PATH", default="")
     state: str = input_field("Always `done`: all lines ended with 0", default=_DONE)
 
 
@@ -48,7 +48,8 @@ class CommandKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: CommandInputs | None, scope: Scope) -> Observation:
         del want, scope
@@ -92,7 +93,7 @@ class CommandKind:
     def _run(self, line: str, want: CommandInputs, step: Step, log: Path) -> tuple[int, str]:
         environment = dict(self._context.environment)
         environment["KUBECONFIG"] = str(self._context.cluster.kubeconfigs / "admin.conf")
-        environment["PATH"] = os.pathsep.join(filter(None, [want.path, environment.get("PATH", "")]))
+        environment["PATH"] = os.pathsep.join(filter(None, [str(want.path), environment.get("PATH", "")]))
         start = log.stat().st_size
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -46,7 +46,8 @@ class FileKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: FileInputs | None, scope: Scope) -> Observation:
         del want, scope

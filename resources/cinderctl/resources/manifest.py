@@ -40,8 +40,8 @@ class ManifestKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._records, self.kind):
-            seen = observe_object(self._api.client(), record.address, record.inputs["object"], record, scope.cluster)
-            yield seen
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: ManifestInputs | None, scope: Scope) -> Observation:
         record = read_record(self._records, address)

@@ -50,7 +50,8 @@ class RegistryKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: RegistryInputs | None, scope: Scope) -> Observation:
         del want, scope

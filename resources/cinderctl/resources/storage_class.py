@@ -47,7 +47,8 @@ class StorageClassKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: StorageClassInputs | None, scope: Scope) -> Observation:
         record = read_record(self._cluster.records, address)

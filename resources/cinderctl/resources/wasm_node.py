@@ -54,10 +54,12 @@ class WasmNodeInputs:
     ca_file: Any = input_field("The cluster's CA certificate", default="")
     cluster_domain: str = input_field("DNS domain of Services", default="cluster.local")
     labels: Mapping[str, Any] = input_field("Labels beside those every wasm node has", default={})
-    taints: Sequence[Any] = input_field("Taints in place of the two on kubernetes.io/arch", default=())
-    max_pods: int = input_field("Pods the node takes", default=250)
+    annotations: Mapping[str, Any] = input_field("Annotations of the node", default={})
+    taints: Sequence[Any] = input_field("All taints of the node", default=())
+    max_pods: int = input_field("Pods the node takes", default=1000)
     allow_local_modules: bool = input_field("Images `fs/PATH` are read from the node's own files", default=False)
     restart_bare_pods: bool = input_field("Pods without a controller restart by the book too", default=False)
+    host_path_prefixes: tuple[str, ...] = input_field("hostPath volumes only below these; empty: anywhere", default=())
     state: str = input_field("Always `Ready`: what the Node's condition says", default="Ready")
     unexpected_exits: int = input_field("Always 0: times its processes had to be restarted since the last apply", default=0)
 
@@ -77,7 +79,8 @@ class WasmNodeKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: WasmNodeInputs | None, scope: Scope) -> Observation:
         del scope
@@ -169,10 +172,12 @@ class WasmNodeKind:
             "mirrorsFile": str(self._context.mirrors_file),
             "maxPods": want.max_pods,
             "labels": dict(want.labels),
+            "annotations": dict(want.annotations),
             "taints": [dict(taint) for taint in want.taints],
             "clusterDomain": want.cluster_domain,
             "allowLocalModules": want.allow_local_modules,
             "restartBarePods": want.restart_bare_pods,
+            "hostPathPrefixes": list(want.host_path_prefixes),
             "version": self._version,
         }
 

@@ -35,7 +35,7 @@ _READY = "ready"
 @dataclass(frozen=True, slots=True)
 class ControlPlaneInputs:
     version: str = input_field("Kubernetes version, as v1.36.3")
-    programs: Mapping[str, Any] = input_field("Component → path of its program")
+    programs: Any = input_field("Component → path of its program")
     service_cidr: str = input_field("Addresses of Services; stored in every Service, so it cannot change", replaces=True)
     api_port: int = input_field("Preferred port of the API server; another free one is taken and kept when it is in use", default=6443)
     components: Mapping[str, Any] = input_field("Component → {args: flag → value, state, unexpected_exits}", default={})
@@ -57,7 +57,8 @@ class ProcessControlPlaneKind:
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         for record in list_records(self._cluster.records, self.kind):
-            yield self.observe(record.address, None, scope)
+            if record.address not in scope.declared:
+                yield self.observe(record.address, None, scope)
 
     def observe(self, address: Address, want: ControlPlaneInputs | None, scope: Scope) -> Observation:
         del want, scope
@@ -168,7 +169,7 @@ class ProcessControlPlaneKind:
         components = []
         for name in COMPONENTS:
             args = {flag: str(value) for flag, value in want.components.get(name, {}).get("args", {}).items()}
-            replaced = {flag: value.replace("{config}", str(self._cluster.root / "config")) for flag, value in args.items()}
+            replaced = {flag: self._placed(value) for flag, value in args.items()}
             components.append(
                 Component(
                     name=name,
@@ -181,6 +182,10 @@ class ProcessControlPlaneKind:
                 )
             )
         return components
+
+    def _placed(self, value: str) -> str:
+        """The catalog knows no paths: it writes `{config}` and `{logs}`."""
+        return value.replace("{config}", str(self._cluster.root / "config")).replace("{logs}", str(self._cluster.logs))
 
     def _probe(self, port: int, path: str) -> Probe:
         pki = self._cluster.pki

@@ -1,0 +1,84 @@
+"""Run the command line once: parse, call the command, turn what goes wrong into words and an exit code.
+
+Typer's own exit code for a usage error is 2, which is what `drift` and `plan --detailed-exitcode` say when there is
+something to see; so usage errors leave with 64 (sysexits.h, EX_USAGE) and a line of help.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from cinderctl.cli.diagnostics import as_json, as_text
+from cinderctl.cli.tree import app
+from cinderctl.core.diagnostics import CinderError, Diagnostic, InterruptedRunError
+
+__all__ = ["run"]
+
+_USAGE = 64
+_INTERRUPTED = 130
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code. Nothing but `SystemExit` of the completion machinery escapes."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("cinderctl", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except typer.Abort:
+        return _INTERRUPTED
+    except KeyboardInterrupt:
+        return _report(InterruptedRunError("interrupted", hint="it is safe to run the same command again"), arguments)
+    except CinderError as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, arguments)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        usage = _usage_message(error)
+        if usage is not None:
+            sys.stderr.write(usage)
+            return _USAGE
+        if debug:
+            raise
+        return _report(_unexpected(error), arguments)
+    return 0
+
+
+def _usage_message(error: Exception) -> str | None:
+    """The words of a click usage error; None for anything else. Typer carries a click of its own, so by duck type."""
+    show = getattr(error, "format_message", None)
+    if show is None:
+        return None
+    context = getattr(error, "ctx", None)
+    usage = f"{context.get_usage()}\n" if context is not None else ""
+    where = f"\nhint: `{context.command_path} --help` lists what there is\n" if context is not None else ""
+    return f"{usage}error: {show()}\n{where}"
+
+
+def _unexpected(error: Exception) -> CinderError:
+    problem = Diagnostic(
+        f"{type(error).__name__}: {error}",
+        detail="This is a fault in cinderctl itself; what was done so far is kept.",
+        hint="run the command again with --debug and report what it prints",
+    )
+    return CinderError(problem)
+
+
+def _report(error: CinderError, arguments: Sequence[str]) -> int:
+    if "json" in arguments or "--output=json" in arguments:
+        sys.stderr.write(as_json(error.diagnostics) + "\n")
+    else:
+        sys.stderr.write(as_text(error.diagnostics, color=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
+    return error.exit_code
