@@ -217,7 +217,7 @@ class AsyncKube:
         CancelledError; errors go to `on_error`. Leave it early with `aclose` (`contextlib.aclosing`), which ends the
         reading task.
         """
-        return _events(_Tap(self, path, label_selector, field_selector))
+        return _events(lambda: _Tap(self, path, label_selector, field_selector))
 
     async def stream(self, path: str, query: dict[str, Any]) -> AsyncGenerator[bytes]:
         """The lines of a watch request, as they arrive. Raises KubeError; ends when the server ends it."""
@@ -281,7 +281,11 @@ class _Tap:
         self._version = ""  # where the next stream begins; "" when only a list can tell
         self.queue: asyncio.Queue[bytes | _Objects] = asyncio.Queue()
 
+    def report(self, problem: Exception) -> None:
+        self._kube.report(problem)
+
     async def run(self) -> None:
+        """Until cancelled."""
         pause = _BACKOFF_FIRST
         while True:
             started = time.monotonic()
@@ -295,10 +299,10 @@ class _Tap:
             except KubeError as problem:
                 # After an answered error the place in the history is in doubt; a list is cheap and always right.
                 self._version = "" if problem.status else self._version
-                self._kube.report(problem)
+                self.report(problem)
             except Exception as problem:  # noqa: BLE001 - a watch outlives whatever the network or the server does
                 self._version = ""
-                self._kube.report(problem)
+                self.report(problem)
             if time.monotonic() - started > _LASTED:
                 pause = _BACKOFF_FIRST
             else:
@@ -328,23 +332,27 @@ class _Tap:
                 self._version = resource_version(last)
 
 
-async def _events(tap: _Tap) -> AsyncGenerator[Event]:
-    drain = asyncio.create_task(tap.run(), name="watch")
+async def _events(open_tap: Callable[[], _Tap]) -> AsyncGenerator[Event]:
     seen = Seen()
-    try:
-        while True:
-            entry = await tap.queue.get()
-            if isinstance(entry, bytes):
-                event = seen.changed(entry)
-                if event is not None:
+    while True:
+        tap = open_tap()
+        drain = asyncio.create_task(tap.run(), name="watch")
+        try:
+            while True:
+                entry = await tap.queue.get()
+                try:
+                    events = list(seen.listed(entry)) if isinstance(entry, list) else seen.changed(entry)
+                except (ValueError, LookupError, TypeError) as problem:
+                    tap.report(
+                        problem
+                    )  # no event of the API machinery: nothing after it can be relied on, so begin anew
+                    break
+                for event in events:
                     yield event
-            else:
-                for listed in seen.listed(entry):
-                    yield listed
-    finally:
-        drain.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await drain
+        finally:
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)  # a cancellation of ours, meanwhile, is not swallowed
+        await asyncio.sleep(_LASTED)
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:

@@ -30,9 +30,11 @@ def is_error_line(line: bytes) -> bool:
 
 
 def resource_version(line: bytes) -> str:
-    """metadata.resourceVersion of the object in a line of the stream."""
-    value: str = orjson.loads(line)["object"]["metadata"]["resourceVersion"]
-    return value
+    """metadata.resourceVersion of the object in a line of the stream; "" for a line that has none."""
+    try:
+        return str(orjson.loads(line)["object"]["metadata"]["resourceVersion"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 class Seen:
@@ -66,23 +68,26 @@ class Seen:
         yield from fresh
         yield Event("SYNCED", {})
 
-    def changed(self, line: bytes) -> Event | None:
-        """The event of one line of the stream. None for what the reader knows already or a type it cannot know."""
+    def changed(self, line: bytes) -> tuple[Event, ...]:
+        """The event of one line of the stream; nothing for what the reader knows already or a type it cannot know.
+
+        Raises ValueError, LookupError or TypeError for what is no watch event.
+        """
         raw: Mapping[str, Any] = orjson.loads(line)
         type_, item = raw["type"], raw["object"]
         if type_ == "BOOKMARK":
-            return Event("BOOKMARK", item)
+            return (Event("BOOKMARK", item),)
         key, version = _identity(item)
         if type_ == "DELETED":
             self._known.pop(key, None)
-            return Event("DELETED", item)
+            return (Event("DELETED", item),)
         if type_ not in {"ADDED", "MODIFIED"}:
-            return None
+            return ()
         known = self._known.get(key)
         if known == version:
-            return None  # a resumed stream repeats what the list already held
+            return ()  # a resumed stream repeats what the list already held
         self._known[key] = version
-        return Event("MODIFIED" if known is not None and known[0] == version[0] else "ADDED", item)
+        return (Event("MODIFIED" if known is not None and known[0] == version[0] else "ADDED", item),)
 
 
 def _identity(item: Mapping[str, Any]) -> tuple[tuple[str, str], tuple[str, str]]:
