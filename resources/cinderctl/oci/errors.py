@@ -12,12 +12,12 @@ OciError
 ├── DigestMismatchError        bytes are not the ones their digest names
 ├── TooLargeError              more bytes than the bound or the descriptor allows
 ├── NotWasmError               what was pulled is not a WebAssembly module or component
-├── LocalFileError             a local file cannot be read or written (disk full, permissions)
 ├── TruncatedError             the body ended early, again and again            (transient)
 ├── RateLimitedError           429 that outlasted the retries                   (transient)
 └── RegistryUnreachableError   no connection, or 5xx that outlasted the retries (transient)
 
 The transient ones are `TransientError`s too, so a caller may try again after `retry_after` seconds.
+A local file that cannot be read or written is `cinderctl.host.files.StorageError`, as everywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ __all__ = [
     "CredentialsError",
     "DigestMismatchError",
     "InvalidReferenceError",
-    "LocalFileError",
     "ManifestUnknownError",
     "MirrorsFileError",
     "NotWasmError",
@@ -89,10 +88,6 @@ class TooLargeError(OciError):
 
 
 class NotWasmError(OciError):
-    pass
-
-
-class LocalFileError(OciError):
     pass
 
 

@@ -65,7 +65,7 @@ class Endpoint:
 
     @property
     def base(self) -> str:
-        """The prefix of every request: the URL and `/v2`, or the URL as it is with `override_path`. No slash at the end."""
+        """The prefix of every request, without a last slash: the URL and `/v2`; only the URL with `override_path`."""
         url = self.url.rstrip("/")
         return url if self.override_path or url.endswith("/v2") else f"{url}/v2"
 

@@ -1,4 +1,4 @@
-"""Image references: `[registry/]repository[:tag][@digest]`, by the distribution project's grammar and Docker's defaults.
+"""Image references, `[registry/]repository[:tag][@digest]`, by the distribution grammar and Docker's defaults.
 
 The rules a user relies on (https://github.com/distribution/reference): the part before the first slash is a registry
 when it has a dot, a colon or an upper-case letter, or is `localhost`; otherwise the reference is Docker Hub's, and a
