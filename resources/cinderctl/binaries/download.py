@@ -187,7 +187,7 @@ def _append(
         with part.open("ab" if offset else "wb") as file:
             while True:
                 with transport.reading(url):
-                    data = response.read(_CHUNK)
+                    data = response.read1(_CHUNK)
                 if not data:
                     break
                 file.write(data)

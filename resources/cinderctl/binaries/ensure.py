@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cinderctl.binaries.callbacks import CheckCancelled, Progress, never_cancelled, silent
 from cinderctl.binaries.catalog import binaries_named, version_of
-from cinderctl.binaries.errors import VersionMismatchError
+from cinderctl.binaries.errors import BinaryError, VersionMismatchError
 from cinderctl.binaries.locate import Located, find, locate
 from cinderctl.binaries.sources import Sources
 from cinderctl.binaries.stamps import State
@@ -27,10 +27,14 @@ def ensure(
 
     `progress(message, done, total)` counts bytes of a download, modules and packages of a build; both None for a mere
     message. `check_cancelled` is called often and may raise: what runs is then ended and what arrived is kept.
-    Raises: UsageError for unknown names or versions; VersionMismatchError; UnavailableError when every source
-    failed, for all projects at once; StorageError when the cache cannot be written.
+    Raises: UsageError for unknown names or versions; BinaryError for a directory that is not there;
+    VersionMismatchError; UnavailableError when every source failed, for all projects at once; StorageError when the cache cannot be written.
     """
     binaries = binaries_named(names)
+    if sources.directory and not sources.directory.is_dir():
+        raise BinaryError(
+            f"no such directory: {sources.directory}", hint="it was named as the one of your own binaries"
+        )
     located = {b.name: locate(b, sources, version_of(b, kubernetes_version)) for b in binaries}
     _refuse_unusable(located.values(), sources)
     missing = [binary for binary in binaries if located[binary.name].state is not State.READY]

@@ -49,8 +49,11 @@ def locate(binary: Binary, sources: Sources, version: str, *, verify: bool = Fal
 
     `verify` hashes the cached file anew. Raises: StorageError.
     """
-    if sources.directory and (path := sources.directory / binary.name).exists():
-        return _in_directory(binary, sources, version, path)
+    if sources.directory:
+        path = sources.directory / binary.name
+        with storage_errors("read", path):
+            if path.exists():
+                return _in_directory(binary, sources, version, path)
     path = sources.cache_directory(binary.project, version) / binary.name
     checked = check(path, verify=verify)
     stamp = checked.stamp

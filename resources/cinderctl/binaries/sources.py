@@ -44,5 +44,6 @@ class Sources:
 
     def base_url(self, project: Project) -> str:
         """Without a trailing slash; "" for a project that publishes nothing we use."""
-        official = project.layout.base if project.layout else ""
-        return self.base_urls.get(project.name, official).rstrip("/")
+        if project.layout is None:
+            return ""
+        return self.base_urls.get(project.name, project.layout.base).rstrip("/")

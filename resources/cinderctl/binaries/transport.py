@@ -10,11 +10,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
+    ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
-    InvalidChunkLength,
     LocationParseError,
     NewConnectionError,
+    ProtocolError,
     ProxyError,
     ProxySchemeUnknown,
     SSLError,
@@ -109,8 +109,8 @@ class Transport:
             yield
         except Timeout as error:
             raise StalledError(f"the transfer stalled: nothing arrived for {self.stall_timeout:g} s", url) from error
-        except (IncompleteRead, InvalidChunkLength) as error:
-            raise TruncatedError("the transfer ended before the file did", url, detail=str(error)) from error
+        except ProtocolError as error:
+            raise TruncatedError("the transfer ended before the file did", url) from error
         except HTTPError as error:
             raise TruncatedError("the connection broke", url, detail=str(error)) from error
 
@@ -144,10 +144,11 @@ class Transport:
             )
         except (
             NewConnectionError,
+            ProtocolError,
             ProxyError,
             SSLError,
             ProxySchemeUnknown,
-            urllib3.exceptions.ConnectTimeoutError,
+            ConnectTimeoutError,
         ) as error:
             self.unreachable[origin] = str(error)
             raise UnreachableError(f"{origin} is unreachable", url, detail=str(error), hint=_PROXY_HINT) from error
