@@ -27,8 +27,9 @@ def ensure(
 
     `progress(message, done, total)` counts bytes of a download, modules and packages of a build; both None for a mere
     message. `check_cancelled` is called often and may raise: what runs is then ended and what arrived is kept.
-    Raises: UsageError for unknown names or versions; BinaryError for a directory that is not there; VersionMismatchError;
-    UnavailableError when every source failed, for all projects at once; StorageError when the cache cannot be written.
+    Raises: UsageError for unknown names or versions; BinaryError for a directory that is not there;
+    VersionMismatchError; UnavailableError when every source failed, for all projects at once; StorageError when the
+    cache cannot be written.
     """
     binaries = binaries_named(names)
     if sources.directory and not sources.directory.is_dir():
