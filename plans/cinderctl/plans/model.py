@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from cinderctl.core.address import Address
-from cinderctl.core.diagnostics import Diagnostic
+from cinderctl.core.diagnostics import Diagnostic, Severity
 
-__all__ = ["Action", "Cause", "Change", "FieldChange", "Mode", "Plan", "Summary"]
+__all__ = ["Action", "Cause", "Change", "FieldChange", "Mode", "Plan", "Summary", "path_text"]
 
 
 class Action(StrEnum):
@@ -54,6 +55,14 @@ class Mode(StrEnum):
     DESTROY = "destroy"
 
 
+def path_text(path: Sequence[str | int]) -> str:
+    """A field path as people write it: `components.kube-scheduler.args.v`, `mirrors."myregistry.dev"`."""
+    return ".".join(f'"{part}"' if isinstance(part, str) and not _PLAIN(part) else str(part) for part in path)
+
+
+_PLAIN = re.compile(r"[^\s.\"]+").fullmatch
+
+
 @dataclass(frozen=True, slots=True)
 class FieldChange:
     """One changed leaf. A missing value is None; `unknown_after`: the value
@@ -70,7 +79,14 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one resource. `reason` is for people: nothing may branch on it."""
+    """What happens to one resource. `reason` is for people: nothing may branch on it; `cause` is for programs.
+
+    `depends_on` are the declared edges (what it is built on), `recorded` those found on the object (the order of
+    tear-down); `after` names kept resources that must let go of it before it may be deleted. `held`: it would
+    change, or might, but is left alone for the reason given. `relies_on` maps each observed fact the change rests
+    on (`existence`, `attributes.port`) to a short digest; `fingerprint` is the digest of them all. References in
+    `inputs` that are not known yet stay `Ref`.
+    """
 
     address: Address
     action: Action
@@ -80,6 +96,11 @@ class Change:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     fingerprint: str = ""
+    cause: Cause = Cause.SPEC
+    recorded: tuple[Address, ...] = ()
+    after: tuple[Address, ...] = ()
+    held: bool = False
+    relies_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +119,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole. `changes` holds every resource, no-ops included, in execution order (tear-down first).
+    """The whole. `changes` holds every resource, no-ops included, in execution order: tear-down, then building,
+    then the deletions that wait for a kept resource to let go.
 
-    `fingerprint` of a change is the digest of the observation it relies on. `unobserved` lists what could not be seen.
+    `fingerprint` of a change is the digest of the observation it relies on. `unobserved` lists what could not be
+    seen. `diagnostics` say what was left alone and why: one of severity error forbids applying the plan.
     """
 
     cluster: str
@@ -108,6 +131,17 @@ class Plan:
     changes: tuple[Change, ...]
     spec_digest: str = ""
     unobserved: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        """What forbids applying: an object that is somebody else's, a protected one that would have to go."""
+        return tuple(problem for problem in self.diagnostics if problem.severity is Severity.ERROR)
+
+    @property
+    def held(self) -> tuple[Change, ...]:
+        """What is left alone although it would change, or might."""
+        return tuple(change for change in self.changes if change.held)
 
     @property
     def pending(self) -> tuple[Change, ...]:
