@@ -14,7 +14,7 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         sys.stdout.write(f"cinderctl {__version__}\n")
         return
-    from cinderctl.cli.run import run  # noqa: PLC0415 - typer costs more than the whole of --version
+    from cinderctl.cli.run import run
 
     sys.exit(run(sys.argv[1:]))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cinderctl.core.diagnostics import Diagnostic
+from cinderctl.spec.diagnostics import SpecDiagnostic, render_path
 
 __all__ = ["as_json", "as_text"]
 
@@ -24,7 +25,7 @@ def _block(problem: Diagnostic, *, color: bool) -> str:
     if color:
         head = f"{_COLORS[head]}{head}{_RESET}"
     lines = [f"{head}: {problem.summary}"]
-    place = "  ".join(filter(None, [problem.source, str(problem.address or ""), _path(problem.path)]))
+    place = "  ".join(filter(None, [problem.source, str(problem.address or ""), _field(problem)]))
     if place:
         lines.append(f"  {place}")
     lines += [f"  {line}" for line in problem.detail.splitlines()]
@@ -33,16 +34,8 @@ def _block(problem: Diagnostic, *, color: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _path(path: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.replace("_", "a").replace("-", "a").isalnum():
-            text += f".{part}" if text else part
-        else:
-            text += f'."{part}"' if text else f'"{part}"'
-    return text
+def _field(problem: Diagnostic) -> str:
+    return problem.field if isinstance(problem, SpecDiagnostic) else render_path(problem.path)
 
 
 def as_json(problems: Iterable[Diagnostic]) -> str:

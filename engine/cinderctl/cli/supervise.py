@@ -19,13 +19,13 @@ __all__ = ["main"]
 
 
 async def _egress(config: Mapping[str, Any], root: Path) -> None:
-    from cinderctl.podnet.egress import serve_egress  # noqa: PLC0415 - a registry's supervisor has no such task
+    from cinderctl.podnet.egress import serve_egress
 
     await serve_egress(config, root)
 
 
 async def _local_path(config: Mapping[str, Any], root: Path) -> None:
-    from cinderctl.localpath.provisioner import serve_local_path  # noqa: PLC0415 - as above; this one brings aiohttp
+    from cinderctl.localpath.provisioner import serve_local_path
 
     await serve_local_path(config, root)
 

@@ -166,15 +166,15 @@ class ResourceKind(Protocol[InputsT_contra]):
     """The only seam to the world. Synchronous; every call safe to repeat; no printing, no sleeping.
 
     `create` adopts what an interrupted create left behind. `delete` takes absence for success. `create` and `update`
-    return the outputs. `deadline` is seconds for one step. `parallelism` bounds steps of this kind at once. `volatile`
-    names the outputs that an update may change: who refers to one of them is planned as changing too.
+    return the outputs. `deadline` is seconds for one step. `parallelism` bounds steps of this kind at once.
+    `volatile_outputs` names the outputs that an update may change: who refers to one is planned as changing too.
     """
 
     kind: ClassVar[str]
     inputs: ClassVar[type[Any]]
     deadline: ClassVar[float]
     parallelism: ClassVar[int]
-    volatile: ClassVar[frozenset[str]]
+    volatile_outputs: ClassVar[frozenset[str]]
 
     def discover(self, scope: Scope) -> Iterable[Observation]:
         """All of ours that exists, named by the spec or not."""

@@ -1,8 +1,7 @@
 """A WebAssembly module in a registry, under one reference.
 
-Owned: what the tag points to, as long as it is what we pushed (the recorded digest). Compared by the digest of the module
-itself, so a rebuilt but equal module is no change, whatever tool pushed it.
-"""
+Owned: what the tag points to, as long as it is what we pushed (the recorded digest). Compared by the digest of the
+module itself, so a rebuilt but equal module is no change, whatever tool pushed it."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class ArtifactKind:
     inputs: ClassVar[type[Any]] = ArtifactInputs
     deadline: ClassVar[float] = 600.0
     parallelism: ClassVar[int] = 2
-    volatile: ClassVar[frozenset[str]] = frozenset({"digest"})
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset({"digest"})
 
     def __init__(self, context: Context, client: RegistryClient) -> None:
         self._context = context
@@ -66,7 +65,11 @@ class ArtifactKind:
             return Observation.absent(address)
         except OciError as error:
             return Observation.not_seen(address, error.diagnostics[0].located(address=address))
-        attributes = {"reference": record.inputs["reference"], "module_digest": seen.module_digest, "format": seen.format}
+        attributes = {
+            "reference": record.inputs["reference"],
+            "module_digest": seen.module_digest,
+            "format": seen.format,
+        }
         return Observation(address, Existence.PRESENT, attributes, {"digest": seen.digest}, record)
 
     def create(self, address: Address, want: ArtifactInputs, step: Step) -> Mapping[str, Any]:

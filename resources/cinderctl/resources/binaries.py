@@ -1,7 +1,7 @@
 """Upstream's binaries of one version, in the cache that all clusters share.
 
-Owned in the world: nothing but the sidecar record; the files are a cache, found by their stamps, and stay when the cluster
-goes. They come from a directory the user names, the cache, the official downloads, or a build, in this order.
+Owned in the world: nothing but the sidecar record; the files are a cache, found by their stamps, and stay when the
+cluster goes. They come from a directory the user names, the cache, the official downloads, or a build, in this order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BinariesKind:
     inputs: ClassVar[type[Any]] = BinariesInputs
     deadline: ClassVar[float] = 3600.0  # a first build on a small machine takes a quarter of an hour
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset({"control_plane", "directory", "registry"})
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset({"control_plane", "directory", "registry"})
 
     def __init__(self, context: Context, sources: Sources) -> None:
         self._context = context

@@ -1,4 +1,5 @@
-"""From the spec to declarations: which resources a cluster consists of on the process provider, and what stands on what.
+"""From the spec to declarations: which resources a cluster consists of on the process provider, and what stands on
+what.
 
 Pure: no file is read and nothing is asked of the world. Edges are few and true ("cannot exist without"); a reference to
 another resource's output is an edge by itself.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,15 +46,15 @@ _POLICY = "audit-policy.json"
 @dataclass(frozen=True, slots=True)
 class Material:
     """What the spec names and the loader has read: files' bytes, Kubernetes objects, modules' digests, and where the
-    spec says a thing. `files`: node path → bytes. `objects`: (object, source). `modules`: artifact name → (absolute path,
-    digest or "" when the file is yet to be built, absolute build directory)."""
+    spec says a thing. `files`: node path → bytes. `objects`: (object, source). `modules`: artifact name → (absolute
+    path, digest or "" when the file is yet to be built, absolute build directory)."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     objects: Sequence[tuple[Mapping[str, Any], str]] = ()
     modules: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     binaries_directory: str = ""
     kubeconfig_path: str = ""
-    source: Any = staticmethod(lambda _path: "")
+    source: Callable[[Sequence[str | int]], str] = lambda _path: ""
 
 
 def manifest_address(item: Mapping[str, Any]) -> Address:
@@ -127,7 +128,13 @@ class _Catalog:
     def _certificates(self) -> Iterator[Declaration]:
         settings = self.config.certificates
         plane = self.config.control_plane_configuration
-        api_names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{_DOMAIN}", "localhost"]
+        api_names = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            f"kubernetes.default.svc.{_DOMAIN}",
+            "localhost",
+        ]
         api_ips = [str(ipaddress.ip_network(self.service_cidr.split(",")[0])[1]), "127.0.0.1"]
         for san in plane.kube_api_server.extra_sans:
             (api_ips if _is_ip(san) else api_names).append(san)
@@ -144,7 +151,11 @@ class _Catalog:
                 "ip_addresses": tuple(dict.fromkeys(api_ips)),
             },
             "apiserver-kubelet-client": {"usage": "client", "common_name": "kube-apiserver-kubelet-client"},
-            "apiserver-etcd-client": {"usage": "client", "common_name": "kube-apiserver-etcd-client", "signer": "etcd-ca"},
+            "apiserver-etcd-client": {
+                "usage": "client",
+                "common_name": "kube-apiserver-etcd-client",
+                "signer": "etcd-ca",
+            },
             "front-proxy-client": {"usage": "client", "common_name": "front-proxy-client", "signer": "front-proxy-ca"},
             "etcd-server": {"usage": "peer", "common_name": "etcd", "signer": "etcd-ca", **loopback},
             "controller-manager": {"usage": "client", "common_name": "system:kube-controller-manager"},
@@ -167,7 +178,9 @@ class _Catalog:
 
     def _control_plane(self) -> Iterator[Declaration]:
         plane = self.config.control_plane_configuration
-        yield Declaration(self.cni, CniInputs(pod_cidr=self.pod_cidr), source=self._source("controlPlaneConfiguration", "podSubnet"))
+        yield Declaration(
+            self.cni, CniInputs(pod_cidr=self.pod_cidr), source=self._source("controlPlaneConfiguration", "podSubnet")
+        )
         components = default_args(pod_cidr=self.pod_cidr, service_cidr=self.service_cidr, cluster_name=self.name)
         asked = {
             "kube-apiserver": plane.kube_api_server,
@@ -293,7 +306,8 @@ class _Catalog:
         for index, node in enumerate(self.config.effective_wasm_nodes):
             # Krustlet had NoExecute alone until 0.6; both together keep container pods off from the start.
             arch_taints = [
-                {"key": "kubernetes.io/arch", "value": node.arch, "effect": effect} for effect in ("NoExecute", "NoSchedule")
+                {"key": "kubernetes.io/arch", "value": node.arch, "effect": effect}
+                for effect in ("NoExecute", "NoSchedule")
             ]
             yield Declaration(
                 Address("wasm_node", str(node.name)),
@@ -354,7 +368,9 @@ class _Catalog:
                 (self.registry,) if self.config.registry_enabled and local else (),
                 self._source("artifacts"),
             )
-        objects = [(_with_namespace(item, self.config.kubeconfig.namespace), source) for item, source in self.material.objects]
+        objects = [
+            (_with_namespace(item, self.config.kubeconfig.namespace), source) for item, source in self.material.objects
+        ]
         declared = {manifest_address(item) for item, _ in objects}
         for item, source in objects:
             yield Declaration(
@@ -389,7 +405,10 @@ class _Catalog:
             waits_for = [Address("wasm_node", str(node.name)) for node in self.config.effective_wasm_nodes]
             waits_for += [Address("file", item.path) for item in self.config.files]
             waits_for += [Address("artifact", artifact.name) for artifact in self.config.artifacts]
-            waits_for += [manifest_address(_with_namespace(item, self.config.kubeconfig.namespace)) for item, _ in self.material.objects]
+            waits_for += [
+                manifest_address(_with_namespace(item, self.config.kubeconfig.namespace))
+                for item, _ in self.material.objects
+            ]
             if self.config.storage_class.enabled:
                 waits_for.append(Address("storage_class", self.config.storage_class.name))
             yield Declaration(
@@ -428,6 +447,7 @@ def _with_secrets(item: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in item.items() if key != "stringData"}
     data = {str(key): str(value) for key, value in (item.get("data") or {}).items()}
     data |= {
-        str(key): base64.b64encode(str(value).encode()).decode() for key, value in (item.get("stringData") or {}).items()
+        str(key): base64.b64encode(str(value).encode()).decode()
+        for key, value in (item.get("stringData") or {}).items()
     }
     return {**kept, "data": {key: Secret(value) for key, value in data.items()}}

@@ -1,8 +1,8 @@
 """Keys and certificates of a cluster, as files `pki/<name>.crt` and `.key` with a sidecar record each.
 
-A certificate is re-issued in place before it expires, with its own key, so that what it signed stays valid: only another
-algorithm or signer needs a new key. Names and subjects follow kubeadm (kubernetes.io, "PKI certificates and requirements").
-"""
+A certificate is re-issued in place before it expires, with its own key, so that what it signed stays valid: only
+another algorithm or signer needs a new key. Names and subjects follow kubeadm (kubernetes.io, "PKI certificates and
+requirements")."""
 
 from __future__ import annotations
 
@@ -39,16 +39,26 @@ _VALID = "valid"
 
 @dataclass(frozen=True, slots=True)
 class CertificateInputs:
-    usage: str = input_field("What it is for: ca, server, client, peer (server and client) or key (no certificate)", replaces=True)
+    usage: str = input_field(
+        "What it is for: ca, server, client, peer (server and client) or key (no certificate)", replaces=True
+    )
     common_name: str = input_field("Subject common name", default="")
     organizations: tuple[str, ...] = input_field("Subject organizations: Kubernetes groups of a client", default=())
     dns_names: tuple[str, ...] = input_field("Subject alternative DNS names", default=())
     ip_addresses: tuple[str, ...] = input_field("Subject alternative IP addresses", default=())
-    signer: str = input_field("Name of the certificate resource that signs; empty for a CA and for a bare key", replaces=True, default="")
-    algorithm: str = input_field("Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096", replaces=True, default="ecdsa-p256")
+    signer: str = input_field(
+        "Name of the certificate resource that signs; empty for a CA and for a bare key", replaces=True, default=""
+    )
+    algorithm: str = input_field(
+        "Key algorithm: ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096", replaces=True, default="ecdsa-p256"
+    )
     validity_days: int = input_field("Lifetime from issue", unit="days", default=365)
-    renew_before_days: int = input_field("When less than this is left, the certificate is re-issued", unit="days", default=30)
-    expiry: str = input_field("Always `valid`: an observed `expired` or `renewal due` is what plans a rotation", default=_VALID)
+    renew_before_days: int = input_field(
+        "When less than this is left, the certificate is re-issued", unit="days", default=30
+    )
+    expiry: str = input_field(
+        "Always `valid`: an observed `expired` or `renewal due` is what plans a rotation", default=_VALID
+    )
 
 
 class CertificateKind:
@@ -56,7 +66,7 @@ class CertificateKind:
     inputs: ClassVar[type[Any]] = CertificateInputs
     deadline: ClassVar[float] = 30.0
     parallelism: ClassVar[int] = 4
-    volatile: ClassVar[frozenset[str]] = frozenset({"fingerprint"})
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset({"fingerprint"})
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -1,9 +1,8 @@
 """The loopback pod network of the process provider: a block of loopback addresses and the API server's way into it.
 
-Owned: the cluster's block in the host's allocations, `network.json`, the egress selector file the API server reads, and
-the `egress` task in the supervisor. Kubernetes sees the pod range; the same host bits below 127.BLOCK are where pods and
-nodes listen.
-"""
+Owned: the cluster's block in the host's allocations, `network.json`, the egress selector file the API server reads,
+and the `egress` task in the supervisor. Kubernetes sees the pod range; the same host bits below 127.BLOCK are where
+pods and nodes listen."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ class CniKind:
     inputs: ClassVar[type[Any]] = CniInputs
     deadline: ClassVar[float] = 30.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -76,7 +75,7 @@ class CniKind:
             name=_COMPONENT, task=_COMPONENT, config=config, probe=Probe(kind="unix", target=str(self._socket))
         )
         run_components(self._context, self._cluster, [component])
-        step.wait_until(self._is_ready, "the egress proxy to listen", interval=0.02)
+        step.wait_until(self._is_ready, "the egress proxy listens", interval=0.02)
         acknowledge(self._cluster, _COMPONENT)
         return self._outputs()
 

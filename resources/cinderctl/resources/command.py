@@ -1,11 +1,12 @@
 """Commands of the spec (`preCritCommands`, `postCritCommands`), run on the host with the cluster's environment.
 
-Owned: a sidecar record and the log with their output. They run again only when they change, or when what they ran against
-is another one (`trigger`). A shell runs each line by itself; the first that fails stops the rest and is named.
-"""
+Owned: a sidecar record and the log with their output. They run again only when they change, or when what they ran
+against is another one (`trigger`). A shell runs each line by itself; the first that fails stops the rest and is
+named."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class CommandKind:
     inputs: ClassVar[type[Any]] = CommandInputs
     deadline: ClassVar[float] = 1800.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -106,7 +107,7 @@ class CommandKind:
                 start_new_session=True,
             )
             try:
-                code = step.wait_until(lambda: _ended(process), f"`{line}` to end", interval=0.02)[0]
+                code = step.wait_until(lambda: _ended(process), f"`{line}` has ended", interval=0.02)[0]
             except BaseException:
                 _kill_group(process)
                 raise
@@ -122,8 +123,6 @@ def _ended(process: subprocess.Popen[bytes]) -> tuple[int] | None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """The command and what it started: its own session, so nobody else."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

@@ -23,7 +23,8 @@ __all__ = ["Context", "run_components", "withdraw_components"]
 @dataclass(frozen=True, slots=True)
 class Context:
     """`supervise` is the command that supervises a directory (the directory is appended); `environment` is what our
-    processes and the user's commands start from; `python` runs our own modules."""
+    processes and the user's commands start from; `python` runs our own modules. `kubeconfig_env` is the value of
+    $KUBECONFIG, a list of files."""
 
     home: Home
     cluster: ClusterDir
@@ -31,6 +32,8 @@ class Context:
     python: str
     supervise: Sequence[str]
     environment: Mapping[str, str]
+    kubeconfig_env: str = ""
+    user_home: Path = Path("~")
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property

@@ -25,7 +25,9 @@ __all__ = ["FileInputs", "FileKind"]
 
 @dataclass(frozen=True, slots=True)
 class FileInputs:
-    path: str = input_field("Absolute path in the node; here it lies below the cluster's files directory", replaces=True)
+    path: str = input_field(
+        "Absolute path in the node; here it lies below the cluster's files directory", replaces=True
+    )
     digest: str = input_field("sha256 of the content")
     permissions: str = input_field("Octal mode", default="0644")
 
@@ -37,7 +39,7 @@ class FileKind:
     inputs: ClassVar[type[Any]] = FileInputs
     deadline: ClassVar[float] = 10.0
     parallelism: ClassVar[int] = 8
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, contents: Mapping[str, bytes]) -> None:
         self._root = context.cluster.files

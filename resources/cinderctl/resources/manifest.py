@@ -1,8 +1,7 @@
 """Any Kubernetes object the user (or the catalog) declares.
 
-Owned: the object, marked by our label and annotation, applied server-side with our field manager. Identity is apiVersion,
-kind, namespace and name; the address repeats it, so that changing it plans another resource.
-"""
+Owned: the object, marked by our label and annotation, applied server-side with our field manager. Identity is
+apiVersion, kind, namespace and name; the address repeats it, so that changing it plans another resource."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ class ManifestKind:
     inputs: ClassVar[type[Any]] = ManifestInputs
     deadline: ClassVar[float] = 120.0
     parallelism: ClassVar[int] = 8
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, api: ClusterApi) -> None:
         self._context = context

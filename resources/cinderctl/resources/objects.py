@@ -1,8 +1,8 @@
 """Kubernetes objects as resources: seen, applied server-side, deleted; shared by the kinds that are made of them.
 
-Every object carries the label `cinder.crit.sh/cluster` and the record as an annotation. What is compared is what the spec
-says, in the shape the spec says it: fields the server adds or another field manager owns are not ours to see as drift.
-"""
+Every object carries the label `cinder.crit.sh/cluster` and the record as an annotation. What is compared is what the
+spec says, in the shape the spec says it: fields the server adds or another field manager owns are not ours to see as
+drift."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ FIELD_MANAGER = "cinderctl"
 
 
 def project(want: Any, live: Any) -> Any:
-    """`live` cut to the shape of `want`: keys only `live` has are left out, list items are matched by name or by place."""
+    """`live` cut to the shape of `want`: keys only `live` has are left out, list items are matched by name or by
+    place."""
     if isinstance(want, Mapping) and isinstance(live, Mapping):
         return {key: project(value, live[key]) for key, value in want.items() if key in live}
     if isinstance(want, (list, tuple)) and isinstance(live, (list, tuple)):
@@ -97,7 +98,7 @@ def delete_object(kube: KubeClient | None, want: Mapping[str, Any], uid: str, st
         live = kube.get_or_none(path)
         return True if live is None or (uid and live["metadata"].get("uid") != uid) else None
 
-    step.wait_until(gone, f"{_title(want)} to be gone")
+    step.wait_until(gone, f"{_title(want)} is gone")
 
 
 def _path(kube: KubeClient, want: Mapping[str, Any]) -> str:
@@ -127,5 +128,3 @@ def _own_record(metadata: Mapping[str, Any]) -> Record | None:
         return Record.from_json(text)
     except (ValueError, json.JSONDecodeError):
         return None
-
-

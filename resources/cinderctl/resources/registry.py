@@ -1,9 +1,8 @@
 """A registry of the user's own: CNCF Distribution as a process on loopback, shared by all clusters that name it.
 
 Owned: a directory below `_registry/` with its own supervisor, the `registry` component, the data, and one file a user
-cluster. Deleting it for a cluster takes that cluster off the list; the process goes with the last, the data stays unless
-the spec says otherwise. A foreign service on the port is reported, never used.
-"""
+cluster. Deleting it for a cluster takes that cluster off the list; the process goes with the last, the data stays
+unless the spec says otherwise. A foreign service on the port is reported, never used."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ class RegistryKind:
     inputs: ClassVar[type[Any]] = RegistryInputs
     deadline: ClassVar[float] = 60.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -106,7 +105,7 @@ class RegistryKind:
                 )
             return True if now is not None and now.state == "ready" else None
 
-        step.wait_until(ready, "the registry to answer", interval=0.03)
+        step.wait_until(ready, "the registry answers", interval=0.03)
         acknowledge(directory, _COMPONENT)
         return _outputs(want.port)
 

@@ -35,7 +35,7 @@ class RegistryHostingKind:
     inputs: ClassVar[type[Any]] = RegistryHostingInputs
     deadline: ClassVar[float] = 30.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, api: ClusterApi) -> None:
         self._context = context

@@ -32,7 +32,7 @@ class RegistryMirrorKind:
     inputs: ClassVar[type[Any]] = RegistryMirrorInputs
     deadline: ClassVar[float] = 10.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self._records = context.cluster.records

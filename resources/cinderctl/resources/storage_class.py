@@ -1,8 +1,8 @@
 """The default StorageClass and, on the process provider, the provisioner behind it.
 
-Owned: the StorageClass object and the `local-path` task in the supervisor; volumes lie below the cluster's state directory
-and go with it. Semantics and name as rancher.io/local-path, so that manifests written for kind and k3s work unchanged.
-"""
+Owned: the StorageClass object and the `local-path` task in the supervisor; volumes lie below the cluster's state
+directory and go with it. Semantics and name as rancher.io/local-path, so that manifests written for kind and k3s work
+unchanged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StorageClassKind:
     inputs: ClassVar[type[Any]] = StorageClassInputs
     deadline: ClassVar[float] = 30.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, api: ClusterApi) -> None:
         self._context = context
@@ -74,7 +74,7 @@ class StorageClassKind:
         component = Component(name=_COMPONENT, task=_COMPONENT, config=config, after=("kube-apiserver",))
         run_components(self._context, self._cluster, [component])
         outputs = apply_object(self._api.require(), want.object, step, self._context.name)
-        step.wait_until(self._is_ready, "the local-path provisioner to watch for claims", interval=0.02)
+        step.wait_until(self._is_ready, "the local-path provisioner watches for claims", interval=0.02)
         acknowledge(self._cluster, _COMPONENT)
         return outputs
 
@@ -85,9 +85,7 @@ class StorageClassKind:
         return self.create(address, want, step)
 
     def delete(self, have: Observation, step: Step) -> None:
-        delete_object(
-            self._api.client(), step.record.inputs["object"], str(have.outputs.get("uid", "")), step
-        )
+        delete_object(self._api.client(), step.record.inputs["object"], str(have.outputs.get("uid", "")), step)
         withdraw_components(self._cluster, [_COMPONENT])
         remove_tree(self._cluster.local_path, below=self._cluster.root)
         delete_record(self._cluster.records, have.address)

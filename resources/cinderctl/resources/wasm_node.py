@@ -61,7 +61,9 @@ class WasmNodeInputs:
     restart_bare_pods: bool = input_field("Pods without a controller restart by the book too", default=False)
     host_path_prefixes: tuple[str, ...] = input_field("hostPath volumes only below these; empty: anywhere", default=())
     state: str = input_field("Always `Ready`: what the Node's condition says", default="Ready")
-    unexpected_exits: int = input_field("Always 0: times its processes had to be restarted since the last apply", default=0)
+    unexpected_exits: int = input_field(
+        "Always 0: times its processes had to be restarted since the last apply", default=0
+    )
 
 
 class WasmNodeKind:
@@ -69,7 +71,7 @@ class WasmNodeKind:
     inputs: ClassVar[type[Any]] = WasmNodeInputs
     deadline: ClassVar[float] = 90.0
     parallelism: ClassVar[int] = 8
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, api: ClusterApi, version: str) -> None:
         self._context = context
@@ -97,7 +99,9 @@ class WasmNodeKind:
                 return Observation.absent(address)
             return Observation(address, Existence.PRESENT, foreign=f"node {address.name} exists and was not made here")
         status = read_status(self._cluster)
-        mine = [status[name] for name in self._components_of(address.name, str(record.inputs["arch"])) if name in status]
+        mine = [
+            status[name] for name in self._components_of(address.name, str(record.inputs["arch"])) if name in status
+        ]
         attributes: dict[str, Any] = {"unexpected_exits": sum(one.unexpected_exits for one in mine)}
         stopped = [one for one in mine if one.state not in {"ready", "running"}]
         attributes["state"] = _condition(node)
@@ -120,7 +124,9 @@ class WasmNodeKind:
         config = self._config(address.name, want, token)
         write_json(home / "config.json", config)
         run_components(self._context, self._cluster, self._components(address.name, want, config))
-        step.wait_until(lambda: self._joined(address.name, want, token, kube), f"node {address.name} to be Ready", interval=0.02)
+        step.wait_until(
+            lambda: self._joined(address.name, want, token, kube), f"node {address.name} is Ready", interval=0.02
+        )
         for name in self._components_of(address.name, want.arch):
             acknowledge(self._cluster, name)
         self._drop_token(token, kube)

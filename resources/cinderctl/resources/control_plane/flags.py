@@ -1,8 +1,8 @@
 """Command lines of the upstream components. Pure: the same inputs give the same flags in the same order.
 
-What the user may see and set is in the inputs (`args`); what follows from this host (ports, files) is added here, and the
-user's word wins only where it cannot cut a component off from the others. Flag meanings: kubernetes.io component reference.
-"""
+What the user may see and set is in the inputs (`args`); what follows from this host (ports, files) is added here, and
+the user's word wins only where it cannot cut a component off from the others. Flag meanings: kubernetes.io component
+reference."""
 
 from __future__ import annotations
 

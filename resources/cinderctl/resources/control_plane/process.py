@@ -36,10 +36,16 @@ _READY = "ready"
 class ControlPlaneInputs:
     version: str = input_field("Kubernetes version, as v1.36.3")
     programs: Any = input_field("Component → path of its program")
-    service_cidr: str = input_field("Addresses of Services; stored in every Service, so it cannot change", replaces=True)
-    api_port: int = input_field("Preferred port of the API server; another free one is taken and kept when it is in use", default=6443)
+    service_cidr: str = input_field(
+        "Addresses of Services; stored in every Service, so it cannot change", replaces=True
+    )
+    api_port: int = input_field(
+        "Preferred port of the API server; another free one is taken and kept when it is in use", default=6443
+    )
     components: Mapping[str, Any] = input_field("Component → {args: flag → value, state, unexpected_exits}", default={})
-    files: Mapping[str, Any] = input_field("Files the components read, file name → content (an audit policy)", default={})
+    files: Mapping[str, Any] = input_field(
+        "Files the components read, file name → content (an audit policy)", default={}
+    )
     egress_config: Any = input_field("The API server's egress selector configuration", default="")
 
 
@@ -48,7 +54,7 @@ class ProcessControlPlaneKind:
     inputs: ClassVar[type[Any]] = ControlPlaneInputs
     deadline: ClassVar[float] = 180.0
     parallelism: ClassVar[int] = 1
-    volatile: ClassVar[frozenset[str]] = frozenset()
+    volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, api: ClusterApi) -> None:
         self._context = context
@@ -93,9 +99,9 @@ class ProcessControlPlaneKind:
         self._write_kubeconfigs(ports)
         run_components(self._context, self._cluster, self._components(want, ports))
         for name in COMPONENTS:
-            step.wait_until(lambda name=name: self._component_ready(name, step), f"{name} to be ready", interval=0.02)  # type: ignore[misc]
+            step.wait_until(lambda name=name: self._component_ready(name, step), f"{name} is ready", interval=0.02)  # type: ignore[misc]
             acknowledge(self._cluster, name)
-        step.wait_until(self._serves, "the API server to serve service accounts", interval=0.03)
+        step.wait_until(self._serves, "the API server serves service accounts", interval=0.03)
         return self._outputs()
 
     def update(

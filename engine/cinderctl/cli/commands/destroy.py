@@ -1,0 +1,74 @@
+"""`destroy`: remove everything that was made for a cluster, and leave nothing."""
+
+from __future__ import annotations
+
+import sys
+
+from cinderctl.cli.options import AutoApprove, Files, LockTimeout, Name, NoColor, Output, OutputOption, Parallelism
+
+__all__ = ["destroy", "destroy_cluster"]
+
+
+def destroy(
+    files: Files = None,
+    name: Name = None,
+    auto_approve: AutoApprove = False,
+    output: OutputOption = Output.TEXT,
+    parallelism: Parallelism = 10,
+    lock_timeout: LockTimeout = 0,
+    no_color: NoColor = False,
+) -> None:
+    """Remove everything that was made for the cluster."""
+    from cinderctl.cli.wiring import cluster_name
+
+    destroy_cluster(
+        cluster_name(files, name),
+        auto_approve=auto_approve,
+        output=output,
+        parallelism=parallelism,
+        lock_timeout=lock_timeout,
+        no_color=no_color,
+    )
+
+
+def destroy_cluster(
+    name: str,
+    *,
+    auto_approve: bool,
+    output: Output = Output.TEXT,
+    parallelism: int = 10,
+    lock_timeout: float = 0,
+    no_color: bool = False,
+) -> None:
+    """Needs no spec: the world says what is ours. No cluster of that name is no error."""
+    from cinderctl.cli.commands.apply import execute
+    from cinderctl.cli.wiring import home, open_session
+    from cinderctl.cli.workspace import approve, color_of, look, plan_for, width_of
+    from cinderctl.core.diagnostics import CinderError, UnobservableError
+    from cinderctl.engine.lock import Lock
+    from cinderctl.host.control import stop_supervisor
+    from cinderctl.host.files import remove_tree
+    from cinderctl.plans.model import Mode
+    from cinderctl.plans.render_text import render_text
+
+    directory = home().cluster(name)
+    if not directory.root.exists():
+        sys.stderr.write(f"there is no cluster {name!r}: nothing to destroy\n")
+        return
+    session = open_session(None, name)
+    with Lock.acquire(directory.lock, timeout=lock_timeout, command="cinderctl destroy"):
+        world = look(session, parallelism=parallelism)
+        plan = plan_for(session, world, Mode.DESTROY)
+        if output is Output.TEXT:
+            sys.stdout.write(render_text(plan, width=width_of(sys.stdout), color=color_of(sys.stdout, no_color)))
+            sys.stdout.flush()
+        if plan.errors:
+            raise CinderError(plan.errors)
+        approve(f"Destroy cluster {name!r}, all of it?", auto_approve=auto_approve)
+        if plan.pending:
+            execute(session, plan, world, output=output, parallelism=parallelism)
+        if plan.unobserved:
+            raise UnobservableError(plan.unobserved)
+        # What an interrupted run left without a record lies in this directory too.
+        stop_supervisor(directory, stop_components=True)
+        remove_tree(directory.root, below=home().state)
