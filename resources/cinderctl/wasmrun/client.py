@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cinderctl.core.diagnostics import CinderError, TransientError
+from cinderctl.wasmrun.channel import socket_name
 from cinderctl.wasmrun.protocol import (
     BadFrameError,
     FrameReader,
@@ -61,7 +62,8 @@ class RuntimeClient:
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(socket))
+                with socket_name(Path(socket)) as name:
+                    reader, writer = await asyncio.open_unix_connection(name)
                 return cls(reader, writer)
             except OSError as error:
                 if asyncio.get_running_loop().time() >= deadline:

@@ -22,6 +22,7 @@ __all__ = [
     "Mount",
     "RunSpec",
     "RunState",
+    "check_module",
     "check_spec",
     "encode_frame",
     "spec_from_json",
@@ -144,11 +145,12 @@ def check_spec(spec: RunSpec) -> str:
     """What is wrong with `spec` by itself, in words; empty when nothing is. The disk is not looked at."""
     if not _RUN_ID.match(spec.id):
         return f"run id {spec.id!r} must be 1 to 200 letters, digits, dots, dashes or underscores"
-    if not _DIGEST.match(spec.digest):
-        return f"digest {spec.digest!r} is not sha256:<64 hex digits>"
+    problem = check_module(spec.module, spec.digest)
+    if problem:
+        return problem
     if spec.workload_class not in _CLASSES:
         return f"workload class {spec.workload_class!r} is none of {', '.join(_CLASSES)}"
-    for what, path in (("module", spec.module), ("log", spec.log), *(("mount", m.host) for m in spec.mounts)):
+    for what, path in (("log", spec.log), *(("mount", m.host) for m in spec.mounts)):
         if not path.startswith("/") or "\0" in path:
             return f"{what} path {path!r} is not absolute"
     for argument in spec.argv:
@@ -163,6 +165,15 @@ def check_spec(spec: RunSpec) -> str:
             return f"mount path {mount.guest!r} is not absolute"
     if spec.memory_limit < 0 or spec.log_limit_bytes < 0 or spec.log_files < 1:
         return "a limit is negative, or no log file is to be kept"
+    return ""
+
+
+def check_module(module: str, digest: str) -> str:
+    """What is wrong with a module's path and digest by themselves, in words; empty when nothing is."""
+    if not _DIGEST.match(digest):
+        return f"digest {digest!r} is not sha256:<64 hex digits>"
+    if not module.startswith("/") or "\0" in module:
+        return f"module path {module!r} is not absolute"
     return ""
 
 
