@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.kube.fake_api import FakeApi
 
 from cinderctl.pki import Subject, issue, new_private_key, self_signed_ca
+from tests.unit.kube.fake_api import FakeApi
 
 
 @pytest.fixture

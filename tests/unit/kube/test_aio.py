@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from tests.unit.kube.fake_api import FakeApi, status
 
 from cinderctl.kube import aio
 from cinderctl.kube.aio import AsyncKube, Event
 from cinderctl.kube.endpoint import Endpoint
 from cinderctl.kube.errors import ConflictError, ForbiddenError, KubeError, NotFoundError, UnreachableError
+from tests.unit.kube.fake_api import FakeApi, status
 
 PODS = "/api/v1/namespaces/default/pods"
 T = TypeVar("T")

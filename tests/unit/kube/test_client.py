@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.kube.fake_api import FakeApi, status
 
 from cinderctl.core.diagnostics import TransientError
 from cinderctl.kube.client import KubeClient
@@ -29,6 +28,7 @@ from cinderctl.kube.errors import (
     UnknownKindError,
     UnreachableError,
 )
+from tests.unit.kube.fake_api import FakeApi, status
 
 NODES = "/api/v1/nodes"
 MAPS = "/api/v1/namespaces/default/configmaps"
