@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -45,15 +46,16 @@ _CLUSTER = "Running clusters"
 _MODULES = "Modules and registries"
 _CINDER = "As cinder had them"
 
-for command in (plan.plan, apply.apply, destroy.destroy, drift.drift):
-    app.command(rich_help_panel=_MAIN)(command)
-for command in (show.validate, show.show, show.graph, show.schema):
-    app.command(rich_help_panel=_LOOK)(command)
+_PANELS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
+    (_MAIN, (plan.plan, apply.apply, destroy.destroy, drift.drift)),
+    (_LOOK, (show.validate, show.show, show.graph, show.schema)),
+    (_CLUSTER, (cluster.status, cluster.logs, cluster.start, cluster.stop)),
+    (_MODULES, (registry.push, registry.pull, registry.inspect)),
+)
+for _panel, _commands in _PANELS:
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 app.add_typer(show.state, name="state", rich_help_panel=_LOOK)
-for command in (cluster.status, cluster.logs, cluster.start, cluster.stop):
-    app.command(rich_help_panel=_CLUSTER)(command)
-for command in (registry.push, registry.pull, registry.inspect):
-    app.command(rich_help_panel=_MODULES)(command)
 app.add_typer(binaries.app, name="binaries", rich_help_panel=_MODULES)
 app.add_typer(cinder.create, name="create", rich_help_panel=_CINDER)
 app.add_typer(cinder.delete, name="delete", rich_help_panel=_CINDER)

@@ -139,13 +139,14 @@ def open_session(loaded: Loaded | None, name: str) -> Session:
 
 
 def _material(loaded: Loaded) -> Any:
+    from cinderctl.oci.artifact import artifact_digest
     from cinderctl.resources.catalog import Material
 
     config = loaded.config
     modules: dict[str, tuple[str, str, str]] = {}
     for artifact in config.artifacts:
         path = Path(artifact.path)
-        digest = sha256_of(path.read_bytes()) if path.is_file() else ""
+        digest = artifact_digest(path, format=artifact.format) if path.is_file() else ""
         modules[artifact.name] = (str(path), digest, artifact.build.directory if artifact.build else "")
     return Material(
         files={item.path: loaded.file_data(index) for index, item in enumerate(config.files)},
@@ -197,11 +198,15 @@ def export_entries(cluster: str, file: Path | None) -> str:
     return merge_entries(home().cluster(cluster), os.environ.get("KUBECONFIG", ""), Path.home(), file)
 
 
+def _docker_config_file() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+
+
 @contextmanager
 def registry_client() -> Iterator[RegistryClient]:
     """With the user's own registry logins (`docker login`)."""
-    from cinderctl.oci.auth import docker_credentials
+    from cinderctl.oci.auth import docker_config
     from cinderctl.oci.client import RegistryClient
 
-    with RegistryClient(credentials=docker_credentials(os.environ)) as client:
+    with RegistryClient(credentials=docker_config(_docker_config_file())) as client:
         yield client

@@ -45,7 +45,7 @@ _POLICY = "audit-policy.json"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the spec names and the loader has read: files' bytes, Kubernetes objects, modules' digests, and where the
+    """What the spec names and the loader has read: files' bytes, Kubernetes objects, manifests' digests, and where the
     spec says a thing. `files`: node path → bytes. `objects`: (object, source). `modules`: artifact name → (absolute
     path, digest or "" when the file is yet to be built, absolute build directory)."""
 
@@ -344,12 +344,11 @@ class _Catalog:
             )
 
     def _workloads(self) -> Iterator[Declaration]:
-        for item in self.config.files:
+        for file in self.config.files:
+            digest = sha256_of(self.material.files[file.path])
             yield Declaration(
-                Address("file", item.path),
-                FileInputs(
-                    path=item.path, digest=sha256_of(self.material.files[item.path]), permissions=f"{item.mode:04o}"
-                ),
+                Address("file", file.path),
+                FileInputs(path=file.path, digest=digest, permissions=f"{file.mode:04o}"),
                 source=self._source("files"),
             )
         for artifact in self.config.artifacts:
@@ -360,7 +359,7 @@ class _Catalog:
                 ArtifactInputs(
                     reference=artifact.reference,
                     path=path,
-                    module_digest=digest,
+                    digest=digest,
                     format=artifact.format,
                     build=tuple(artifact.build.command) if artifact.build else (),
                     directory=directory,

@@ -1,8 +1,7 @@
 """The cluster's entries in the user's kubeconfig: cluster, user and context, and the current context.
 
-Owned: those entries, marked by an extension; nothing else in the file moves. The record remembers which file they went to
-and what context was current before, so that destroy finds the one and restores the other.
-"""
+Owned: those entries, marked by an extension; nothing else in the file moves. The record remembers which file they
+went to and what context was current before, so that destroy finds the one and restores the other. """
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from cinderctl.cli.options import AutoApprove, Files, LockTimeout, Name, NoColor
 if TYPE_CHECKING:
     from cinderctl.cli.wiring import Session
     from cinderctl.engine.executor import ApplyResult
+    from cinderctl.engine.lock import Lock, Owner
     from cinderctl.engine.observe import World
     from cinderctl.plans.model import Plan
     from cinderctl.spec.load import Loaded
@@ -118,15 +119,19 @@ def _apply_saved(
         _note_spec(session)
 
 
-def _locked(session: Session, command: str, timeout: float) -> Any:
+def _locked(session: Session, command: str, timeout: float) -> Lock:
     from cinderctl.engine.lock import Lock
 
     return Lock.acquire(
         session.context.cluster.lock,
         timeout=timeout,
         command=f"cinderctl {command}",
-        on_wait=lambda owner: sys.stderr.write(f"waiting for {owner or 'another run'} ...\n") and None,
+        on_wait=_say_waiting,
     )
+
+
+def _say_waiting(owner: Owner | None) -> None:
+    sys.stderr.write(f"waiting for {owner or 'another run'} ...\n")
 
 
 def execute(session: Session, plan: Plan, world: World, *, output: Output, parallelism: int) -> ApplyResult:

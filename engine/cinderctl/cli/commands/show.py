@@ -79,7 +79,7 @@ def graph(
 
     loaded = load_spec(files, name)
     session = open_session(loaded, loaded.config.name)
-    edges = ResourceGraph.from_declarations(session.declarations).edges
+    edges = ResourceGraph.from_declarations(session.declarations).dependencies
     actions = {}
     if plan:
         made = plan_for(session, look(session), Mode.APPLY)
