@@ -43,7 +43,7 @@ __all__ = [
 
 # What our long-lived processes and the user's commands need of the caller's environment; the rest (tokens, cloud
 # credentials) stays out of processes that live for days.
-_KEPT = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
+_KEPT = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
          "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
          "SSL_CERT_FILE", "SSL_CERT_DIR", "DOCKER_CONFIG")  # fmt: skip
 

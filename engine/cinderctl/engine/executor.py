@@ -20,7 +20,6 @@ from cinderctl.core.diagnostics import (
     Diagnostic,
     InterruptedRunError,
     PartialError,
-    UnobservableError,
 )
 from cinderctl.engine.events import (
     Event,
@@ -75,14 +74,16 @@ class ApplyResult:
     seconds: float = 0.0
     interrupted: bool = False
     diagnostics: tuple[Diagnostic, ...] = ()
-    unobserved: tuple[Diagnostic, ...] = ()
     outputs: Mapping[Address, Mapping[str, Any]] = field(default_factory=dict)
 
     def count(self, outcome: Outcome) -> int:
         return sum(item.outcome is outcome for item in self.results)
 
     def error(self) -> CinderError | None:
-        """What to end the process with: its type carries the exit code. None when all is done and all was seen."""
+        """What to end the process with: its type carries the exit code. None when all that was planned is done.
+
+        What could not be seen is the plan's to say: a second look after this run may see it.
+        """
         problems = [problem for item in self.results for problem in item.diagnostics]
         problems = [*self.diagnostics, *dict.fromkeys(problems)]
         if self.interrupted:
@@ -90,7 +91,7 @@ class ApplyResult:
             return InterruptedRunError([*problems, Diagnostic("the run was interrupted", hint=hint)])
         if problems:
             return (PartialError if self.count(Outcome.DONE) else CinderError)(problems)
-        return UnobservableError(self.unobserved) if self.unobserved else None
+        return None
 
 
 def apply_plan(
@@ -203,9 +204,9 @@ class _Run:
         self._emit(RunStarted(self._now(), self._run, self._plan.cluster, self._plan.mode.value, len(self._left)))
         self._interrupt.listen(self._inbox)
         if self._start_journal():
-            for node in self._nodes:
-                if not node.waits:
-                    self._make_ready(node)
+            # The roots first: a root without work sets free what follows at once, and nothing may be set free twice.
+            for node in [node for node in self._nodes if not node.waits]:
+                self._make_ready(node)
             self._loop()
         for index in sorted(self._left):
             self._skip(self._nodes[index], None, "the run was stopped before it")
@@ -434,7 +435,6 @@ class _Run:
             seconds,
             interrupted and failed,
             tuple(self._fatal),
-            self._plan.unobserved,
             self._work.outputs,
         )
         self._emit(
