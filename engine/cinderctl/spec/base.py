@@ -146,7 +146,12 @@ def _kubernetes_object(value: Mapping[str, Any]) -> Mapping[str, Any]:
 # Scalars are strict: YAML knows the difference between 5000 and "5000", and so do the readers of a file.
 Text: TypeAlias = Annotated[str, Strict()]
 NonEmpty: TypeAlias = Annotated[str, Strict(), AfterValidator(_not_empty)]
-DnsLabel: TypeAlias = Annotated[str, Strict(), AfterValidator(_dns_label)]
+DnsLabel: TypeAlias = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_dns_label),
+    Field(json_schema_extra={"maxLength": 63, "pattern": f"^{_LABEL.pattern}$"}),
+]
 Switch: TypeAlias = Annotated[bool, BeforeValidator(_switch), Strict()]
 Number: TypeAlias = Annotated[int, BeforeValidator(_number), Strict()]
 Port: TypeAlias = Annotated[int, BeforeValidator(_number), Strict(), Field(ge=1, le=65535)]

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from cinderctl.core.diagnostics import Severity
 from cinderctl.spec.diagnostics import SpecDiagnostic, nearest
+from cinderctl.spec.paths import what_is_at
 from cinderctl.spec.tree import Places
 from cinderctl.spec.v1alpha1 import ClusterConfiguration
 from cinderctl.spec.written import Path
@@ -82,14 +83,19 @@ def check_files(config: ClusterConfiguration) -> Problems:
 
 
 def _must_be_file(path: FilePath, at: Path, hint: str = "paths are relative to the file that names them") -> Problems:
-    if path.is_dir():
-        yield SpecDiagnostic("is a directory, not a file", detail=f"{path}", path=at)
-    elif not path.is_file():
-        yield SpecDiagnostic("no such file", detail=f"{path}", hint=hint, path=at)
+    match what_is_at(path):
+        case "directory":
+            yield SpecDiagnostic("is a directory, not a file", detail=f"{path}", path=at)
+        case "something else":
+            yield SpecDiagnostic("is no ordinary file", detail=f"{path}", path=at)
+        case "nothing":
+            yield SpecDiagnostic("no such file", detail=f"{path}", hint=hint, path=at)
+        case "file":
+            pass
 
 
 def _must_be_directory(directory: str, at: Path) -> Problems:
-    if not FilePath(directory).is_dir():
+    if what_is_at(FilePath(directory)) != "directory":
         hint = "paths are relative to the file that names them"
         yield SpecDiagnostic("no such directory", detail=directory, hint=hint, path=at)
 
@@ -124,6 +130,9 @@ def _wasm_nodes(config: ClusterConfiguration, places: Places) -> Problems:
         )
     first: dict[str, int] = {}
     for index, node in enumerate(config.effective_wasm_nodes):
+        if not places.sound(("wasmNodes", index)):
+            # Without the part that was at fault, its name is a guess.
+            continue
         name = str(node.name)
         if name in first:
             yield SpecDiagnostic(

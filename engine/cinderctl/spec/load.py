@@ -6,10 +6,9 @@ an earlier file said. Paths are relative to the file that names them (standard i
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TextIO
 
@@ -18,6 +17,7 @@ from cinderctl.core.digest import digest_of
 from cinderctl.spec.checks import RESOURCE_KINDS, check_files, check_values
 from cinderctl.spec.diagnostics import SpecDiagnostic
 from cinderctl.spec.manifests import ManifestObject, read_manifests
+from cinderctl.spec.paths import absolute
 from cinderctl.spec.providers import check_provider
 from cinderctl.spec.read import read_sources
 from cinderctl.spec.tree import Mark, Places, Tree
@@ -83,10 +83,12 @@ def load(
     cwd: FilePath,
     stdin: TextIO | None = None,
     name: str | None = None,
+    home: FilePath | None = None,
     kinds: Collection[str] = RESOURCE_KINDS,
 ) -> Loaded:
     """Read and check a spec. No files: `cluster.yaml`, else `cinder.yaml` in `cwd`; `-` is `stdin`. `name` overrides
-    `metadata.name`. `kinds` are the resource kinds that `lifecycle` may name.
+    `metadata.name`. `home` is what `~` stands for (default: the account's). `kinds` are the resource kinds that
+    `lifecycle` may name.
 
     Raises: SpecError with one diagnostic for each problem, in the order of the files' lines.
     """
@@ -99,7 +101,7 @@ def load(
     problems += [_located(problem, tree) for problem in written.problems]
     if written.config is None:
         raise SpecError(_in_order(problems))
-    resolved = validate(_resolved(tree, written))
+    resolved = validate(_resolved(tree, written, home))
     config = resolved.config or written.config
     places = Places(tree, written.remainder)
     manifests = read_manifests(config, written.config, places, cwd)
@@ -140,7 +142,7 @@ def _in_order(problems: Iterable[SpecDiagnostic]) -> list[SpecDiagnostic]:
     return sorted(problems, key=place)
 
 
-def _resolved(tree: Tree, written: Validated) -> Any:
+def _resolved(tree: Tree, written: Validated, home: FilePath | None) -> Any:
     """The values with every path of this machine made absolute. Those of fields at fault stay as they are."""
     value = written.value
     config = written.config
@@ -156,25 +158,17 @@ def _resolved(tree: Tree, written: Validated) -> Any:
             filled.append(("artifacts", index, "build", "directory"))
     for path in (*places, *filled):
         directory = tree.mark(written.original(path)).directory
-        value = _with_absolute(value, path, directory, fill=path in filled)
+        value = _with_absolute(value, path, partial(absolute, directory=directory, home=home), path in filled)
     return value
 
 
-def _with_absolute(value: Any, path: Path, directory: FilePath, *, fill: bool) -> Any:
-    """A copy of `value` with an absolute path for the text at `path`; with `fill`, `directory` where there is none."""
+def _with_absolute(value: Any, path: Path, resolve: Callable[[str], str], fill: bool) -> Any:
+    """A copy of `value` with an absolute path for the text at `path`; where there is none, only with `fill`."""
     head, rest = path[0], path[1:]
     if isinstance(value, list) and isinstance(head, int):
-        inner = _with_absolute(value[head], rest, directory, fill=fill)
-        return [*value[:head], inner, *value[head + 1 :]]
+        return [*value[:head], _with_absolute(value[head], rest, resolve, fill), *value[head + 1 :]]
     if not isinstance(value, Mapping):
         return value
     if rest:
-        return {**value, head: _with_absolute(value[head], rest, directory, fill=fill)} if head in value else value
-    return {**value, head: _absolute(str(value.get(head) or ""), directory)} if fill or value.get(head) else value
-
-
-def _absolute(text: str, directory: FilePath) -> str:
-    if text == "~" or text.startswith("~/"):
-        # The account's home, not $HOME: libraries here do not read the environment.
-        return str(FilePath(pwd.getpwuid(os.getuid()).pw_dir, text[2:]))
-    return os.path.normpath(directory / text)
+        return {**value, head: _with_absolute(value[head], rest, resolve, fill)} if head in value else value
+    return {**value, head: resolve(str(value.get(head) or ""))} if fill or value.get(head) else value

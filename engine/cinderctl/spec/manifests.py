@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
 from cinderctl.spec.diagnostics import SpecDiagnostic
+from cinderctl.spec.paths import what_is_at
 from cinderctl.spec.tree import Places
 from cinderctl.spec.v1alpha1 import ClusterConfiguration
 from cinderctl.spec.written import Path, as_kubernetes
@@ -84,13 +87,17 @@ def read_manifests(
 
 
 def _files_of(path: FilePath) -> list[FilePath]:
-    if path.is_dir():
-        return sorted(entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and entry.is_file())
-    return [path] if path.exists() else []
+    match what_is_at(path):
+        case "directory":
+            entries = (FilePath(directory, name) for directory, _, names in islice(os.walk(path), 1) for name in names)
+            return sorted(entry for entry in entries if entry.suffix in _SUFFIXES and what_is_at(entry) == "file")
+        case "nothing":
+            return []
+    return [path]
 
 
 def _nothing_at(path: FilePath, at: Path, written: str) -> SpecDiagnostic:
-    if path.is_dir():
+    if what_is_at(path) == "directory":
         return SpecDiagnostic(
             "no manifests in this directory", detail=f"It has no {', '.join(_SUFFIXES)} file", path=at
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, get_args
@@ -17,6 +18,8 @@ __all__ = ["explain", "fields_at", "shown_value"]
 
 # Fields whose values are not repeated in messages: they hold what may be secret.
 _PRIVATE = frozenset({"content", "bootstrapToken", "inline", "caKey"})
+
+_CREDENTIALS = re.compile(r"://[^/\s]*@|:[^/\s]*@")
 
 _EXPECTED = {
     "string_type": "text",
@@ -44,8 +47,10 @@ def shown_value(value: Any, path: Path) -> str:
         return value.text[:80]
     if value is None or isinstance(value, Mapping | list | tuple):
         return ""
+    if isinstance(value, Word):
+        return str(value)
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 and not isinstance(value, Word) else str(value)[:80]
+    return text if len(text) <= 80 and not _CREDENTIALS.search(text) else ""
 
 
 def fields_at(path: Path) -> Mapping[str, type[BaseModel] | None] | None:
@@ -87,6 +92,8 @@ def _yaml_path(loc: tuple[str | int, ...], data: Any, *, missing: bool) -> Path:
     """The part of pydantic's location that exists in the data: it adds `[key]` and steps of its own."""
     path: list[str | int] = []
     for part in loc[:-1] if missing else loc:
+        if isinstance(data, str):
+            break
         try:
             data = data[part]
         except (KeyError, IndexError, TypeError):
@@ -120,11 +127,10 @@ def _unknown_field(path: Path) -> SpecDiagnostic:
 def _not_one_of(path: Path, value: Any, shown: str) -> SpecDiagnostic:
     allowed = _choices(path)
     listed = ", ".join(choice for choice in allowed if choice)
-    close = nearest(value, allowed) if isinstance(value, str) else ""
     if not isinstance(value, str):
-        summary = f"must be one of {listed}, not {_kind_of(value)}"
-    else:
-        summary = f"`{render_path(path[-1:])}` cannot be `{value}`"
+        return SpecDiagnostic(f"must be one of {listed}, not {_kind_of(value)}", path=path, value=shown)
+    close = nearest(value, allowed)
+    summary = f"`{render_path(path[-1:])}` cannot be `{value}`"
     hint = f"did you mean `{close}`?" if close else ""
     return SpecDiagnostic(summary, detail=f"It is one of {listed}", hint=hint, path=path, value=shown)
 
@@ -142,7 +148,8 @@ def _wrong_value(kind: str, value: Any, context: Mapping[str, Any], fallback: st
 
 
 def _wrong_type(expected: str, value: Any) -> tuple[str, str, str]:
-    summary = f"must be {expected}, not {_kind_of(value)}"
+    given = "a fraction" if expected == "a whole number" and isinstance(value, float) else _kind_of(value)
+    summary = f"must be {expected}, not {given}"
     text = value.text if isinstance(value, WrittenInt | WrittenFloat) else value
     hint = ""
     match expected:

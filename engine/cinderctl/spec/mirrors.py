@@ -39,6 +39,12 @@ def _registry_host(key: str) -> str:
 def _endpoint(value: str) -> str:
     if not value.strip():
         raise wrong("registry mirror without an endpoint", hint="write a URL, as `https://mirror.example`")
+    if "@" in value.rpartition("://")[2].partition("/")[0]:
+        raise wrong(
+            "registry mirror endpoint with credentials",
+            "A spec is no place for secrets",
+            "put them into the Docker configuration (`docker login`) or an imagePullSecret",
+        )
     scheme, colon, rest = value.partition("://")
     if not colon:
         raise wrong(
@@ -60,12 +66,6 @@ def _endpoint(value: str) -> str:
     if not parts.hostname or port == 0 or re.search(r"\s", value):
         raise wrong(
             "registry mirror endpoint is not a URL", "A URL is `https://host`, `https://host:port` or with a path"
-        )
-    if parts.username or parts.password:
-        raise wrong(
-            "registry mirror endpoint with credentials",
-            "A spec is no place for secrets",
-            "put them into the Docker configuration (`docker login`) or an imagePullSecret",
         )
     if parts.query or parts.fragment:
         raise wrong(

@@ -152,7 +152,7 @@ def _refused(given: Any, rules: tuple[_Rule, ...], provider: str) -> Problems:
             field = render_path(rule.path)
             change = f"set `provider: {rule.can}`" if " or " not in rule.can else "let `provider` be process or docker"
             yield SpecDiagnostic(
-                f"the {provider} provider cannot do `{rule.path[-1]}`",
+                f"the {provider} provider cannot do `{_short(rule.path)}`",
                 detail=f"{rule.why}. The provider that can: {rule.can}",
                 hint=rule.instead or f"{change}, or remove `{field}`",
                 path=rule.path,
@@ -163,7 +163,12 @@ def _ignored(given: Any, rules: tuple[_Rule, ...], provider: str) -> Problems:
     for rule in rules:
         if _lookup(given, rule.path):
             where = f" on the {provider} provider" if provider else ""
-            yield _warning(f"`{rule.path[-1]}` has no effect{where}", rule.why, rule.path)
+            yield _warning(f"`{_short(rule.path)}` has no effect{where}", rule.why, rule.path)
+
+
+def _short(path: Path) -> str:
+    """Below the control plane the field's own path says enough."""
+    return render_path(path[1:] if path[0] == _PLANE and len(path) > 1 else path)
 
 
 def _warning(summary: str, detail: str, path: Path, hint: str = "") -> SpecDiagnostic:

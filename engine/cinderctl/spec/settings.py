@@ -26,6 +26,7 @@ class Metadata(SpecModel):
 
     name: Annotated[DnsLabel, AfterValidator(_cluster_name)] = Field(
         default=DEFAULT_NAME,
+        json_schema_extra={"maxLength": 50},
         description="Name of the cluster: a DNS label of at most 50 characters. `--name` overrides it.",
     )
 

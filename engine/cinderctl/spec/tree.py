@@ -98,6 +98,11 @@ class Places:
         """Whether the files say it, so that it is not a default."""
         return self.remainder.original(path) in self.tree.marks
 
+    def sound(self, path: Path) -> bool:
+        """Whether nothing below the path had to be left out."""
+        original = self.remainder.original(path)
+        return not any(hole[: len(original)] == original for hole in self.remainder.holes)
+
     def name(self, path: Path) -> str:
         """`artifacts[0].name` (cluster.yaml:7), for the text of a message."""
         original = self.remainder.original(path)
@@ -115,6 +120,7 @@ class Remainder:
 
     value: Any
     kept: Mapping[Path, Sequence[int]]
+    holes: frozenset[Path] = frozenset()
 
     def original(self, path: Path) -> Path:
         result: Path = ()
@@ -137,4 +143,4 @@ def without(value: Any, holes: frozenset[Path]) -> Remainder:
             return [copy(item[index], (*path, index)) for index in kept[path]]
         return item
 
-    return Remainder(copy(value, ()), kept)
+    return Remainder(copy(value, ()), kept, holes)

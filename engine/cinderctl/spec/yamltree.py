@@ -128,7 +128,7 @@ class _Reader:
             if not isinstance(key_node, ScalarNode):
                 self._problem("a key must be text", key_node, path)
                 continue
-            key = str(key_node.value)
+            key = self._text(key_node, path)
             here = (*path, key)
             if key in first:
                 detail = f"It stands on line {first[key]} already; only one of them can hold"
@@ -165,7 +165,7 @@ class _Reader:
             lines.update({at: line for at, line in brought.items() if at[: depth + 1] == (*path, key)})
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
-        text = str(node.value)
+        text = self._text(node, path)
         tag = str(node.tag).removeprefix(_TAG)
         try:
             match tag:
@@ -186,6 +186,17 @@ class _Reader:
         except ValueError:
             self._problem("not a number", node, path, detail=f"`{text[:40]}` cannot be read as one")
         return text
+
+    def _text(self, node: ScalarNode, path: Path) -> str:
+        """The text of a scalar; JSON's escapes of one character in two halves are put together."""
+        text = str(node.value)
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._problem("text with half a character", node, path, detail="An escape such as \\ud800 stands alone")
+            return ""
 
     def _float(self, node: Node, text: str, path: Path) -> Any:
         if text.lstrip("+-").lower() in (".inf", ".nan"):
