@@ -107,7 +107,7 @@ def execute(
         if isinstance(error, OSError) and error.errno in _EXHAUSTED:
             raise
         started()
-        return outcome.failed(guest.state, str(error), time.time())
+        return outcome.failed(guest.state, _why(error), time.time())
     finally:
         os.close(writing)
     watch(guest)
@@ -183,6 +183,12 @@ def _memory_used(context: int, instance: Instance) -> int:
     if found.kind != EXTERN_MEMORY:
         return 0
     return int(call.wasmtime_memory_data_size(context, byref(found.of.memory)))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _drain(guest: Guest) -> None:
