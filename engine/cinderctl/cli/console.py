@@ -156,6 +156,7 @@ class _Terminal(Console):
         self._left = Counter(self._phase(change.address) for change in plan.pending)
         self._began: dict[str, float] = {}
         self._failed: set[str] = set()
+        self._ended: set[Address] = set()
         self._now: dict[Address, str] = {}
         self._stop = threading.Event()
         self._spinner = threading.Thread(target=self._spin, name="spinner", daemon=True)
@@ -189,18 +190,24 @@ class _Terminal(Console):
         self._end(event.address, failed=True)
 
     def _end(self, address: Address, *, failed: bool) -> None:
+        if address in self._ended:
+            return  # a replacement whose deletion failed: its creation is skipped, which is no second end
+        self._ended.add(address)
         phase = self._phase(address)
         self._left[phase] -= 1
         if failed:
             self._failed.add(phase)
         if self._left[phase] == 0:
             spent = time.monotonic() - self._began.get(phase, time.monotonic())
-            self._clear()
             symbol = "❌" if phase in self._failed else "🔥"
             self._line(f"{self._mark(symbol)}{phase}  {spent:.1f} s")
 
     def _mark(self, symbol: str) -> str:
         return f" {symbol}  "
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        super()._line(text)
 
     def _spin(self) -> None:
         frame = 0

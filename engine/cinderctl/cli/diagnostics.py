@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from cinderctl.core.diagnostics import Diagnostic
+from cinderctl.plans.render_json import FORMAT_VERSION, diagnostic_to_json
 from cinderctl.spec.diagnostics import SpecDiagnostic, render_path
 
 __all__ = ["as_json", "as_text"]
@@ -39,17 +39,6 @@ def _field(problem: Diagnostic) -> str:
 
 
 def as_json(problems: Iterable[Diagnostic]) -> str:
-    """`{"format_version": "1.0", "diagnostics": [...]}` on one line."""
-    items: list[dict[str, Any]] = [
-        {
-            "severity": problem.severity.value,
-            "summary": problem.summary,
-            "detail": problem.detail,
-            "hint": problem.hint,
-            "address": str(problem.address) if problem.address else None,
-            "path": list(problem.path),
-            "source": problem.source,
-        }
-        for problem in problems
-    ]
-    return json.dumps({"format_version": "1.0", "diagnostics": items}, ensure_ascii=False)
+    """`{"format_version": "1.0", "diagnostics": [...]}` on one line; each in the form plans and events have it in."""
+    items = [diagnostic_to_json(problem) for problem in problems]
+    return json.dumps({"format_version": FORMAT_VERSION, "diagnostics": items}, ensure_ascii=False)

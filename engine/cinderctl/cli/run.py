@@ -6,6 +6,7 @@ something to see; so usage errors leave with 64 (sysexits.h, EX_USAGE) and a lin
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import traceback
@@ -24,9 +25,32 @@ _INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit code. Nothing but `SystemExit` of the completion machinery escapes."""
+    """The exit code. Nothing but `SystemExit` of the completion machinery escapes, and faults with `--debug`."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    code = 0
+    try:
+        code = _invoke(arguments)
+        # Now, not at exit: a reader that is gone is noticed here or by nobody.
+        sys.stdout.flush()
+    except CinderError as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, arguments)
+    except Exception as error:
+        usage = _usage_message(error)
+        if usage is not None:
+            sys.stderr.write(usage)
+            return _USAGE
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return code
+        if debug:
+            raise
+        return _report(_unexpected(error), arguments)
+    return code
+
+
+def _invoke(arguments: Sequence[str]) -> int:
     try:
         command = typer.main.get_command(app)
         with command.make_context("cinderctl", list(arguments)) as context:
@@ -35,25 +59,20 @@ def run(arguments: Sequence[str]) -> int:
         return leave.exit_code
     except typer.Abort:
         return _INTERRUPTED
-    except KeyboardInterrupt:
-        return _report(InterruptedRunError("interrupted", hint="it is safe to run the same command again"), arguments)
-    except CinderError as error:
-        if debug:
-            traceback.print_exc()
-        return _report(error, arguments)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        usage = _usage_message(error)
-        if usage is not None:
-            sys.stderr.write(usage)
-            return _USAGE
-        if debug:
-            raise
-        return _report(_unexpected(error), arguments)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("interrupted", hint="it is safe to run the same command again") from error
     return 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is stdout whose reader (head, less) has seen enough, rather than a pipe or socket of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _usage_message(error: Exception) -> str | None:
@@ -62,6 +81,8 @@ def _usage_message(error: Exception) -> str | None:
     if show is None:
         return None
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return f"{show()}\n"  # a command that needs a subcommand: its words are the help page
     usage = f"{context.get_usage()}\n" if context is not None else ""
     where = f"\nhint: `{context.command_path} --help` lists what there is\n" if context is not None else ""
     return f"{usage}error: {show()}\n{where}"
@@ -77,8 +98,16 @@ def _unexpected(error: Exception) -> CinderError:
 
 
 def _report(error: CinderError, arguments: Sequence[str]) -> int:
-    if "json" in arguments or "--output=json" in arguments:
+    if _wants_json(arguments):
         sys.stderr.write(as_json(error.diagnostics) + "\n")
     else:
         sys.stderr.write(as_text(error.diagnostics, color=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
     return error.exit_code
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--output json` was asked for, before or without typer having read the arguments."""
+    pairs = itertools.pairwise(arguments)
+    return bool({"--output=json", "-ojson"} & set(arguments)) or any(
+        option in {"--output", "-o"} and value == "json" for option, value in pairs
+    )
