@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009
 """A world in memory, with two kinds of things in it and a fuse that blows at a chosen call."""
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Crash(BaseException):
 class Fuse:
     """Blows at the `at`th call that changes the world (1 is the first), before or after its effect. 0 never blows.
 
-    With `error`, that call fails with it and later calls work; without, the process is dead from then on.
+    With `error`, that call fails with it and later calls work; without, the process is dead from then on. `blown` is told.
     """
 
     at: int = 0
@@ -44,6 +43,7 @@ class Fuse:
     error: Exception | None = None
     calls: int = 0
     dead: bool = False
+    blown: Callable[[], None] | None = None
 
     def around(self, effect: Callable[[], Any]) -> Any:
         if self.dead:
@@ -53,6 +53,8 @@ class Fuse:
             return effect()
         if self.after:
             effect()
+        if self.blown is not None:
+            self.blown()
         if self.error is not None:
             raise self.error
         self.dead = True

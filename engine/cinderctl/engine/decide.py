@@ -79,7 +79,7 @@ def decide(declaration: Declaration, have: Observation, about: Circumstances) ->
         return Decision(Action.UPDATE, f"not ready: {condition}", Cause.WORLD, fields)
     if about.unfinished and about.unfinished != Action.DELETE.value:
         reason = f"an earlier run did not finish it ({about.unfinished})"
-        return Decision(Action.UPDATE, reason, _cause_of(fields, Cause.WORLD), fields)
+        return Decision(Action.UPDATE, reason, _cause_of(fields, Cause.SPEC), fields)
     fields += _bookkeeping(declaration, record, about.edges)
     if not fields:
         return Decision(Action.NO_OP)

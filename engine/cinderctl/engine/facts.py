@@ -108,7 +108,7 @@ def check_declarations(plan: Plan, declarations: Iterable[Declaration]) -> None:
             )
             continue
         for name, value in plain_inputs(known[address]).items():
-            if not any(refs_in(value)) and value != storable(change.inputs.get(name)):
+            if change.inputs and not any(refs_in(value)) and value != storable(change.inputs.get(name)):
                 summary = f"the saved plan is stale: {address} has another {name} in the spec now"
                 problems.append(Diagnostic(summary, hint=hint, address=address, path=(name,)))
     problems.sort(key=lambda problem: (str(problem.address), problem.path and str(problem.path[0])))

@@ -61,6 +61,11 @@ class ResourceGraph:
             raise SpecError(_cycle(known, dependencies))
         return cls(known, dependencies, {key: tuple(sorted(item)) for key, item in dependents.items()}, tuple(order))
 
+    @property
+    def edges(self) -> Mapping[Address, tuple[Address, ...]]:
+        """Address → what it stands on."""
+        return self.dependencies
+
     def longest_remaining(self) -> dict[Address, int]:
         """How many steps the longest chain from here has, itself included."""
         lengths: dict[Address, int] = {}

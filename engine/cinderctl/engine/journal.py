@@ -124,7 +124,7 @@ class Journal:
         had = self._fold.existing
         now = set(present)
         record = {"t": "run", "run": run, "mode": mode, "at": self._stamp()}
-        lists = {"add": now - had, "drop": had - now, "settled": set(settled) & self._fold.unfinished.keys()}
+        lists = {"add": now - had, "drop": had - now, "settled": set(settled) & self._fold.history().unfinished.keys()}
         record.update({key: sorted(map(str, items)) for key, items in lists.items() if items})
         self._append(record)
 
@@ -226,6 +226,8 @@ class _Fold:
                 self.existing.update(map(Address.parse, record.get("exists", ())))
                 self.unfinished.update((Address.parse(key), do) for key, do in record.get("unfinished", {}).items())
             case "run":
+                self.unfinished.update(self._open.values())  # the run before ended without a word on these
+                self._open.clear()
                 self.existing.update(map(Address.parse, record.get("add", ())))
                 self.existing.difference_update(map(Address.parse, record.get("drop", ())))
                 for text in record.get("settled", ()):

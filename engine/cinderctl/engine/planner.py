@@ -47,6 +47,13 @@ class _Scene:
     unfinished: Mapping[Address, str]
     known: frozenset[Address]
     declared: Mapping[Address, Mapping[str, Any]]
+    unlisted: tuple[str, ...]
+
+    @property
+    def blind(self) -> str:
+        """Why nothing may be torn down: resources of these kinds may stand on it, and could not be listed."""
+        kinds = "" if self.steering.allow_unknown else ", ".join(self.unlisted)
+        return f"{kinds} resources that may stand on it could not be listed" if kinds else ""
 
 
 @dataclass(slots=True)
@@ -92,9 +99,12 @@ def make_plan(
 
 
 def worth_planning_again(plan: Plan) -> bool:
-    """Whether something unseen stands on something this plan changes: after applying it, a second look may see more."""
+    """Whether something unseen stands on something this plan changes, or may: after applying it a second look may see
+    more."""
     unseen = {problem.address for problem in plan.unobserved}
     pending = {change.address for change in plan.pending}
+    if pending and None in unseen:
+        return True
     return any(change.address in unseen and pending.intersection(change.depends_on) for change in plan.changes)
 
 
@@ -133,6 +143,7 @@ def _scene(  # noqa: PLR0917 - the arguments of `make_plan`, passed on
         steering=steering,
         unfinished=unfinished,
         known=frozenset(known).union(*recorded.values()),
+        unlisted=_unlisted(graph, world, holds),
         declared={address: plain_inputs(declaration) for address, declaration in graph.declarations.items()},
     )
 
@@ -187,8 +198,8 @@ def _decide_one(scene: _Scene, draft: _Draft, address: Address, replaced: Mappin
     if reason:
         draft.held[address] = f"would be {_past(decision.action)} ({decision.reason}), but {reason}"
         return _NOTHING
-    if decision.action is Action.REPLACE and address in holds.kept:
-        why = holds.why_kept(address)
+    if decision.action is Action.REPLACE and (address in holds.kept or scene.blind):
+        why = holds.why_kept(address) if address in holds.kept else scene.blind
         draft.held[address] = f"would be replaced ({decision.reason}), but {why}"
         draft.problems.append(_cannot_go(scene, address, f"{address} would have to be replaced, but {why}", decision))
         return _NOTHING
@@ -218,6 +229,8 @@ def _decide_orphan(scene: _Scene, draft: _Draft, address: Address) -> None:
         why = holds.why_kept(address)
         draft.held[address] = f"is no longer in the spec, but {why}"
         draft.problems.append(_left_alone(address, f"{address} is kept though the spec has it no more: {why}"))
+    elif scene.blind:
+        draft.held[address] = f"is no longer in the spec, but {scene.blind}"
     else:
         draft.decisions[address] = Decision(Action.DELETE, "is no longer in the spec")
 
@@ -326,10 +339,18 @@ def _unobserved(scene: _Scene, world: World) -> tuple[Diagnostic, ...]:
             why = observation.unknown or Diagnostic(f"{address} could not be seen")
             declaration = scene.graph.declarations.get(address)
             found.append(why.located(address=address, source=declaration.source if declaration else ""))
-    for kind, why in world.undiscovered.items():
-        declared = [address for address in scene.graph.order if address.kind == kind]
-        if not declared or not all(address in scene.holds.absent for address in declared):
-            found.append(why)
+    return (*found, *(world.undiscovered[kind] for kind in scene.unlisted))
+
+
+def _unlisted(graph: ResourceGraph, world: World, holds: Holds) -> tuple[str, ...]:
+    """Kinds of which something may exist that nobody declares. Where all that is declared of a kind cannot exist,
+    no more can the rest.
+    """
+    found = []
+    for kind in world.undiscovered:
+        declared = [address for address in graph.order if address.kind == kind]
+        if not declared or not all(address in holds.absent for address in declared):
+            found.append(kind)
     return tuple(found)
 
 
@@ -348,7 +369,7 @@ def _foreign(declaration: Declaration, pinned: str) -> Diagnostic:
 
 
 def _cannot_go(scene: _Scene, address: Address, summary: str, decision: Decision) -> Diagnostic:
-    protected = scene.holds.kept[address] in scene.holds.protected
+    protected = scene.holds.kept.get(address) in scene.holds.protected
     return Diagnostic(
         summary,
         f"The replacement is needed because it {decision.reason}"

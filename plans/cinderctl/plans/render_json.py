@@ -11,19 +11,19 @@ from typing import Any
 from cinderctl.core.diagnostics import Diagnostic
 from cinderctl.core.values import Ref
 from cinderctl.plans.model import Action, Cause, Change, FieldChange, Plan, path_text
+from cinderctl.plans.words import presentable
 
 __all__ = [
     "FORMAT_VERSION",
-    "KNOWN_AFTER_APPLY",
     "change_to_json",
     "created_fields",
     "diagnostic_to_json",
+    "field_to_json",
     "plan_to_json",
     "render_json",
 ]
 
 FORMAT_VERSION = "1.0"
-KNOWN_AFTER_APPLY = "(known after apply)"
 
 
 def render_json(plan: Plan) -> str:
@@ -63,7 +63,7 @@ def change_to_json(change: Change) -> dict[str, Any]:
         "action": change.action.value,
         "reason": change.reason,
         "cause": change.cause.value,
-        "fields": [_field(item) for item in (*change.fields, *created_fields(change))],
+        "fields": [field_to_json(item) for item in (*change.fields, *created_fields(change))],
         "depends_on": [str(address) for address in change.depends_on],
         "source": change.source,
         "fingerprint": change.fingerprint,
@@ -97,24 +97,14 @@ def _set_fields(path: tuple[str | int, ...], value: Any) -> Iterator[FieldChange
         yield FieldChange(path, None, value, cause, unknown_after=isinstance(value, Ref))
 
 
-def _field(item: FieldChange) -> dict[str, Any]:
+def field_to_json(item: FieldChange) -> dict[str, Any]:
+    """`before` is as the world has it, `after` as the spec wants it."""
     return {
         "path": path_text(item.path),
-        "before": _known(item.before),
-        "after": _known(item.after),
+        "before": presentable(item.before),
+        "after": presentable(item.after),
         "cause": item.cause.value,
         "forces_replacement": item.forces_replacement,
         "unknown_after": item.unknown_after,
         "changed_by": item.changed_by,
     }
-
-
-def _known(value: Any) -> Any:
-    """A value not known yet reads as the words for it, wherever it stands."""
-    if isinstance(value, Ref):
-        return KNOWN_AFTER_APPLY
-    if isinstance(value, Mapping):
-        return {key: _known(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_known(item) for item in value]
-    return value
