@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -66,13 +67,17 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _reader_is_gone() -> bool:
     """Whether it is stdout whose reader (head, less) has seen enough, rather than a pipe or socket of ours."""
+    look = select.poll()
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would complain while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        out = sys.stdout.fileno()
+        look.register(out, 0)
+    except (OSError, ValueError):
+        return False  # a stdout that is no file
+    if not any(events & select.POLLERR for _, events in look.poll(0)):
+        return False
+    # Python would complain while closing stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True
 
 
 def _usage_message(error: Exception) -> str | None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cinderctl.core.diagnostics import CinderError
 from cinderctl.host.dirs import ClusterDir
 from cinderctl.host.supervisor import supervise
 
@@ -32,7 +34,10 @@ async def _local_path(config: Mapping[str, Any], root: Path) -> None:
 
 def main() -> None:
     directory = ClusterDir(Path(sys.argv[1]))
-    asyncio.run(supervise(directory, {"egress": _egress, "local-path": _local_path}))
+    try:
+        asyncio.run(supervise(directory, {"egress": _egress, "local-path": _local_path}))
+    except CinderError as error:
+        sys.exit(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {error}")
 
 
 if __name__ == "__main__":

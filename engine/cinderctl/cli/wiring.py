@@ -41,11 +41,10 @@ __all__ = [
     "supervise_command",
 ]
 
-# What our long-lived processes and the user's commands need of the caller's environment; the rest (tokens, cloud
-# credentials) stays out of processes that live for days.
-_KEPT = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_STATE_HOME",
-         "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-         "SSL_CERT_FILE", "SSL_CERT_DIR", "DOCKER_CONFIG")  # fmt: skip
+# What processes that live as long as a cluster may need of the environment they are started from. Few on purpose: tokens
+# and cloud credentials stay out, and a component is restarted when its environment changes.
+_KEPT = ("HOME", "PYTHONPATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+         "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")  # fmt: skip
 
 
 def home() -> Home:
@@ -55,7 +54,8 @@ def home() -> Home:
 
 def own_environment() -> dict[str, str]:
     """The environment of processes that outlive this one."""
-    return {key: value for key, value in os.environ.items() if key in _KEPT} | {"PYTHONUNBUFFERED": "1"}
+    kept = {key: value for key, value in os.environ.items() if key in _KEPT}
+    return {"PATH": os.defpath, "PYTHONUNBUFFERED": "1", **kept}
 
 
 def supervise_command() -> list[str]:
@@ -128,6 +128,7 @@ def open_session(loaded: Loaded | None, name: str) -> Session:
         python=sys.executable,
         supervise=supervise_command(),
         environment=own_environment(),
+        command_environment=dict(os.environ),
         kubeconfig_env=os.environ.get("KUBECONFIG", ""),
         user_home=Path.home(),
     )

@@ -98,7 +98,7 @@ class ArtifactKind:
         process = subprocess.run(
             list(want.build),
             cwd=want.directory or None,
-            env=dict(self._context.environment),
+            env=dict(self._context.command_environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -85,6 +85,8 @@ class BinariesKind:
 def _outputs(found: Mapping[str, Path]) -> dict[str, Any]:
     """Every binary's path by its name, those of the control plane together, and the directory that kubectl is in."""
     outputs: dict[str, Any] = {name: str(path) for name, path in found.items()}
-    outputs["control_plane"] = {name: str(path) for name, path in found.items() if name in _CONTROL_PLANE}
-    outputs["directory"] = str(found["kubectl"].parent) if "kubectl" in found else ""
+    if all(name in found for name in _CONTROL_PLANE):
+        outputs["control_plane"] = {name: str(found[name]) for name in _CONTROL_PLANE}
+    if "kubectl" in found:
+        outputs["directory"] = str(found["kubectl"].parent)
     return outputs

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 from cinderctl.core.address import Address
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_status
 from cinderctl.host.files import read_json, write_json
 from cinderctl.host.ports import allocate_block, release_block
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.host.supervisor import Component, Probe
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.egress import egress_selector_config
 from cinderctl.resources.context import Context, run_components, withdraw_components
@@ -99,5 +99,6 @@ class CniKind:
 
     def _outputs(self) -> dict[str, Any]:
         network = read_json(self._cluster.network)
-        block = int(network["block"]) if isinstance(network, dict) else 0
-        return {"egress_config": str(self._selector), "block": block}
+        if not isinstance(network, dict):
+            return {}
+        return {"egress_config": str(self._selector), "block": int(network["block"])}

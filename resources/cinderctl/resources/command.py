@@ -92,7 +92,7 @@ class CommandKind:
         delete_record(self._records, have.address)
 
     def _run(self, line: str, want: CommandInputs, step: Step, log: Path) -> tuple[int, str]:
-        environment = dict(self._context.environment)
+        environment = dict(self._context.command_environment)
         environment["KUBECONFIG"] = str(self._context.cluster.kubeconfigs / "admin.conf")
         environment["PATH"] = os.pathsep.join(filter(None, [str(want.path), environment.get("PATH", "")]))
         start = log.stat().st_size

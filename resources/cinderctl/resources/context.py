@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cinderctl.host.components import Component
 from cinderctl.host.control import (
     ensure_supervisor,
     put_components,
@@ -15,15 +16,14 @@ from cinderctl.host.control import (
     stop_supervisor,
 )
 from cinderctl.host.dirs import ClusterDir, Home
-from cinderctl.host.supervisor import Component
 
 __all__ = ["Context", "run_components", "withdraw_components"]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`supervise` is the command that supervises a directory (the directory is appended); `environment` is what our
-    processes and the user's commands start from; `python` runs our own modules. `kubeconfig_env` is the value of
+    """`supervise` is the command that supervises a directory (the directory is appended); `environment` is all
+    that our long-lived processes get, `command_environment` what the user's commands start from; `python` runs our own modules. `kubeconfig_env` is the value of
     $KUBECONFIG, a list of files."""
 
     home: Home
@@ -32,6 +32,7 @@ class Context:
     python: str
     supervise: Sequence[str]
     environment: Mapping[str, str]
+    command_environment: Mapping[str, str]
     kubeconfig_env: str = ""
     user_home: Path = Path("~")
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -48,10 +49,10 @@ def run_components(context: Context, directory: ClusterDir, components: Sequence
     put_components(directory, components)
 
 
-def withdraw_components(directory: ClusterDir, names: Sequence[str]) -> None:
-    """Stop and forget components; the supervisor goes with the last of them. Absence is success."""
+def withdraw_components(directory: ClusterDir, names: Sequence[str], *, grace: float | None = None) -> None:
+    """Stop and forget components; the supervisor goes with the last of them. Absence is success. `grace`: seconds until
+    they are killed, for what has nothing left to lose."""
     present = [name for name in read_components(directory) if name in set(names)]
     if present:
-        remove_components(directory, present)
-    if not read_components(directory):
-        stop_supervisor(directory, stop_components=True)
+        remove_components(directory, present, grace=grace)
+    stop_supervisor(directory, stop_components=True, only_unused=True)

@@ -1,7 +1,7 @@
 """The cluster's entries in the user's kubeconfig: cluster, user and context, and the current context.
 
 Owned: those entries, marked by an extension; nothing else in the file moves. The record remembers which file they
-went to and what context was current before, so that destroy finds the one and restores the other. """
+went to and what context was current before, so that destroy finds the one and restores the other."""
 
 from __future__ import annotations
 
@@ -94,10 +94,12 @@ class KubeconfigKind:
         )
 
     def create(self, address: Address, want: KubeconfigInputs, step: Step) -> Mapping[str, Any]:
+        return self._put(address, want, step, set_current=want.set_current)
+
+    def _put(self, address: Address, want: KubeconfigInputs, step: Step, *, set_current: bool) -> Mapping[str, Any]:
         before = read_extra(self._records, address)
         entries = _entries(self._cluster, self._context.name, want.context, str(want.server), want.namespace)
         explicit = self._file(address, want)
-        set_current = want.set_current and "path" not in before
         merged = merge(self._context.kubeconfig_env, self._context.user_home, explicit, entries, set_current)
         extra = {
             "path": str(merged.path),
@@ -112,8 +114,9 @@ class KubeconfigKind:
     def update(
         self, address: Address, want: KubeconfigInputs, have: Observation, changes: Sequence[FieldChange], step: Step
     ) -> Mapping[str, Any]:
+        # The current context is the user's to move once the entries are there.
         del have, changes
-        return self.create(address, want, step)
+        return self._put(address, want, step, set_current=False)
 
     def delete(self, have: Observation, step: Step) -> None:
         extra = read_extra(self._records, have.address)

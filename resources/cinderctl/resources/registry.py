@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_components, read_status
 from cinderctl.host.files import ensure_dir, read_json, remove_file, remove_tree, write_json
 from cinderctl.host.ports import port_owner
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.host.supervisor import Component, Probe
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.context import Context, run_components, withdraw_components
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from cinderctl.core.address import Address
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.components import Component
 from cinderctl.host.control import acknowledge, read_status
 from cinderctl.host.files import ensure_dir, remove_tree
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.host.supervisor import Component
 from cinderctl.localpath.provisioner import storage_class
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.cluster_api import ClusterApi, admin_endpoint, server_of

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_status
 from cinderctl.host.files import ensure_dir, read_json, remove_tree, write_json
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.host.supervisor import Component, Probe
 from cinderctl.kube.client import KubeClient
 from cinderctl.kube.errors import KubeError, NotFoundError
 from cinderctl.pki import describe_request
@@ -103,7 +103,7 @@ class WasmNodeKind:
             status[name] for name in self._components_of(address.name, str(record.inputs["arch"])) if name in status
         ]
         attributes: dict[str, Any] = {"unexpected_exits": sum(one.unexpected_exits for one in mine)}
-        stopped = [one for one in mine if one.state not in {"ready", "running"}]
+        stopped = [one for one in mine if one.state != "ready"]
         attributes["state"] = _condition(node)
         if stopped:
             attributes["state"] = f"{stopped[0].name} is {stopped[0].state}"
@@ -198,6 +198,7 @@ class WasmNodeKind:
             env=dict(self._context.environment),
             cwd=str(home),
             after=("kube-apiserver",),
+            probe=Probe(kind="tcp", target=f"{config['listenAddress']}:{want.port}"),
         )
         if want.arch != "wasm32-wasi":
             return [agent]
@@ -260,7 +261,7 @@ class WasmNodeKind:
             return None
         states = read_status(self._cluster)
         mine = (states.get(name) for name in self._components_of(node, want.arch))
-        return True if all(one is not None and one.state in {"ready", "running"} for one in mine) else None
+        return True if all(one is not None and one.state == "ready" for one in mine) else None
 
 
 def _condition(node: Mapping[str, Any] | None) -> str:

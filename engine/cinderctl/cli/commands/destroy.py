@@ -57,18 +57,23 @@ def destroy_cluster(
         return
     session = open_session(None, name)
     with Lock.acquire(directory.lock, timeout=lock_timeout, command="cinderctl destroy"):
-        world = look(session, parallelism=parallelism)
-        plan = plan_for(session, world, Mode.DESTROY)
-        if output is Output.TEXT:
-            sys.stdout.write(render_text(plan, width=width_of(sys.stdout), color=color_of(sys.stdout, no_color)))
-            sys.stdout.flush()
-        if plan.errors:
-            raise CinderError(plan.errors)
-        approve(f"Destroy cluster {name!r}, all of it?", auto_approve=auto_approve)
-        if plan.pending:
-            execute(session, plan, world, output=output, parallelism=parallelism)
-        if plan.unobserved:
-            raise UnobservableError(plan.unobserved)
+        for last in (False, True):
+            world = look(session, parallelism=parallelism)
+            plan = plan_for(session, world, Mode.DESTROY)
+            if output is Output.TEXT and (plan.pending or not last):
+                sys.stdout.write(render_text(plan, width=width_of(sys.stdout), color=color_of(sys.stdout, no_color)))
+                sys.stdout.flush()
+            if plan.errors:
+                raise CinderError(plan.errors)
+            if not last:
+                approve(f"Destroy cluster {name!r}, all of it?", auto_approve=auto_approve)
+            if plan.pending:
+                execute(session, plan, world, output=output, parallelism=parallelism)
+            if not plan.unobserved:
+                break
+            # An API server that is down hides what lives in it. It goes with its control plane: look once more.
+            if last:
+                raise UnobservableError(plan.unobserved)
         # What an interrupted run left without a record lies in this directory too.
         stop_supervisor(directory, stop_components=True)
         remove_tree(directory.root, below=home().state)

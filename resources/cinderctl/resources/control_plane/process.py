@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
+from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_components, read_status
 from cinderctl.host.files import ensure_dir, remove_tree, write_json
 from cinderctl.host.ports import free_port, release_ports
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.host.supervisor import Component, Probe
 from cinderctl.kube.errors import KubeError
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.cluster_api import ClusterApi, server_of
@@ -112,7 +112,8 @@ class ProcessControlPlaneKind:
 
     def delete(self, have: Observation, step: Step) -> None:
         del step
-        withdraw_components(self._cluster, list(COMPONENTS))
+        # The data go with it, so nobody is given time to say good-bye.
+        withdraw_components(self._cluster, list(COMPONENTS), grace=0.0)
         for directory in (self._cluster.etcd, self._cluster.kubeconfigs, self._cluster.root / "config"):
             remove_tree(directory, below=self._cluster.root)
         release_ports(self._context.home.host, f"{self._context.name}/")
@@ -185,6 +186,8 @@ class ProcessControlPlaneKind:
                     cwd=str(self._cluster.root),
                     after=after.get(name, ()),
                     probe=probes[name],
+                    # The API server would wait a minute for its watchers to leave; they come back by themselves.
+                    stop_grace=10.0 if name == "etcd" else 2.0,
                 )
             )
         return components
@@ -233,8 +236,11 @@ class ProcessControlPlaneKind:
         }
 
     def _outputs(self) -> dict[str, Any]:
+        server = server_of(self._cluster)
+        if not server:
+            return {}
         return {
-            "server": server_of(self._cluster),
+            "server": server,
             "kubeconfig": str(self._cluster.kubeconfigs / "admin.conf"),
             "ca_file": str(self._cluster.pki / "ca.crt"),
         }
