@@ -14,7 +14,7 @@ from cinderctl.host.files import storage_errors
 from cinderctl.oci.errors import DigestMismatchError, TooLargeError
 from cinderctl.oci.manifest import Descriptor
 
-__all__ = ["CHUNK", "BlobFile", "BlobMemory", "BlobSink", "Progress", "digest_of_file"]
+__all__ = ["CHUNK", "BlobFile", "BlobMemory", "BlobSink", "PartFile", "Progress", "digest_of_file"]
 
 CHUNK: Final = 256 * 1024  # bytes read at once; the bound of what a transfer holds in memory
 
@@ -83,18 +83,17 @@ class BlobMemory(_Counted):
         self.data += chunk
 
 
-class BlobFile(_Counted):
-    """A blob on its way into a file: a temporary one beside it until `commit`, gone when the block ends without."""
+class PartFile:
+    """A file on its way: a temporary one beside `dest` until `commit`, gone when the block ends without one."""
 
-    def __init__(self, dest: Path, descriptor: Descriptor, mode: int = 0o600) -> None:
-        super().__init__(descriptor)
+    def __init__(self, dest: Path, mode: int = 0o600) -> None:
         self._dest = dest
         self._mode = mode
         self._temporary = dest.with_name(f".{dest.name[:200]}.{secrets.token_hex(6)}.part")
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        with storage_errors("write", self._temporary):
+        with storage_errors("write", self._dest):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._temporary, flags, self._mode), "w+b", buffering=0)
         return self
@@ -108,23 +107,25 @@ class BlobFile(_Counted):
     @property
     def _open(self) -> IO[bytes]:
         if self._file is None:
-            raise ValueError("a BlobFile is used in a with block")
+            raise ValueError("a PartFile is used in a with block")
         return self._file
 
     @property
     def content(self) -> IO[bytes]:
-        """What has arrived, at its start, for reading before or instead of a commit."""
+        """What has been written, at its start, to be read before or instead of a commit."""
         self._open.seek(0)
         return self._open
 
+    def beside(self, name: str) -> Path:
+        """A path in the same directory, for more parts."""
+        return self._dest.with_name(f"{self._dest.name[:150]}.{name}")
+
     def restart(self) -> None:
-        super().restart()
         with storage_errors("write", self._dest):
             self._open.seek(0)
             self._open.truncate()
 
     def write(self, chunk: bytes) -> None:
-        super().write(chunk)
         with storage_errors("write", self._dest):
             rest = memoryview(chunk)
             while rest:  # a raw file may take less than it is given
@@ -141,6 +142,22 @@ class BlobFile(_Counted):
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+
+class BlobFile(_Counted):
+    """A blob into a file in progress; the file's owner commits it."""
+
+    def __init__(self, file: PartFile, descriptor: Descriptor) -> None:
+        super().__init__(descriptor)
+        self._file = file
+
+    def restart(self) -> None:
+        super().restart()
+        self._file.restart()
+
+    def write(self, chunk: bytes) -> None:
+        super().write(chunk)
+        self._file.write(chunk)
 
 
 def digest_of_file(path: Path) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 from cinderctl.core.digest import sha256_of
 from cinderctl.oci.auth import Credentials
-from cinderctl.oci.blob import BlobFile, BlobMemory, BlobSink, Progress, digest_of_file
+from cinderctl.oci.blob import BlobFile, BlobMemory, BlobSink, PartFile, Progress, digest_of_file
 from cinderctl.oci.errors import DigestMismatchError, OciError, RegistryUnreachableError, TooLargeError
 from cinderctl.oci.hosts import Endpoint, Hosts
 from cinderctl.oci.manifest import MAX_MANIFEST, Descriptor, ManifestBytes
@@ -78,9 +78,9 @@ class RegistryClient:
 
         A connection that breaks is taken up where it broke. Raises also: StorageError, and what `progress` raises.
         """
-        with BlobFile(dest, descriptor, mode) as sink:
-            self.blob_into(ref, sink, progress)
-            sink.commit()
+        with PartFile(dest, mode) as file:
+            self.blob_into(ref, BlobFile(file, descriptor), progress)
+            file.commit()
         return dest
 
     def blob_bytes(self, ref: Reference, descriptor: Descriptor, limit: int = MAX_MANIFEST) -> bytes:

@@ -27,9 +27,9 @@ from cinderctl.oci.errors import (
 from cinderctl.oci.hosts import Endpoint
 from cinderctl.oci.manifest import ACCEPT, MAX_MANIFEST, OCI_INDEX, Descriptor, Index, ManifestBytes, parse_manifest
 from cinderctl.oci.reference import Reference
-from cinderctl.oci.transport import Body, Request, Transport, refusal, unreachable
+from cinderctl.oci.transport import Body, Request, Transport, finish, refusal, unreachable
 
-__all__ = ["Remote", "finish"]
+__all__ = ["Remote"]
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPT)}
 _MAX_TAGS: Final = 16 * 1024 * 1024  # bytes of one page
@@ -256,16 +256,9 @@ class Remote:
                 data = response.read(limit + 1, decode_content=False)
                 if len(data) > limit:
                     raise TooLargeError(f"{what} at {self.origin} has more than {limit} bytes")
-                response.drain_conn()
             except (HTTPError, OSError) as error:
                 raise unreachable(error, self.origin) from error
         return data
-
-
-def finish(response: BaseHTTPResponse) -> None:
-    """Done with an answer whose body does not matter; its connection can be used again."""
-    response.drain_conn()
-    response.close()
 
 
 def _media_type(response: BaseHTTPResponse) -> str:

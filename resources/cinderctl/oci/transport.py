@@ -44,7 +44,17 @@ from cinderctl.oci.errors import (
 from cinderctl.oci.hosts import Endpoint
 from cinderctl.oci.proxy import Proxies
 
-__all__ = ["Body", "BodyFile", "NameUnknownError", "Options", "Request", "Transport", "refusal", "unreachable"]
+__all__ = [
+    "Body",
+    "BodyFile",
+    "NameUnknownError",
+    "Options",
+    "Request",
+    "Transport",
+    "finish",
+    "refusal",
+    "unreachable",
+]
 
 
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
@@ -151,6 +161,8 @@ class Transport:
                     return response
                 error = refusal(response, request.what, endpoint)
             if attempt >= (attempts or options.attempts) or not _worth_another(error, options.longest_retry_after):
+                if isinstance(error, TransientError):
+                    error.retry_after = max(error.retry_after, options.longest_backoff)
                 raise error
             asked = error.retry_after if isinstance(error, TransientError) else 0.0
             options.sleep(asked + options.pause(attempt))
@@ -165,23 +177,18 @@ class Transport:
         if response.status not in {401, 403}:
             return response
         self._authorizer.forget(*key)
-        logins = [login for host in hosts for login in credentials.logins(host, request.repository)]
         challenges = parse_challenges(response.headers.getlist("WWW-Authenticate"))
-        last = response
+        denied = response.status, _words_of(response)  # closed before anything else can fail
+        logins = [login for host in hosts for login in credentials.logins(host, request.repository)]
         for answer in self._authorizer.answers(endpoint, challenges, request.repository, request.access, logins):
-            last.drain_conn()
-            last.close()
-            last = self._follow(endpoint, request, answer[0])
-            if last.status not in {401, 403}:
+            response = self._follow(endpoint, request, answer[0])
+            if response.status not in {401, 403}:
                 self._authorizer.keep(*key, answer)
-                return last
-        raise self._denied(last, request, endpoint, len(logins))
-
-    def _denied(self, response: BaseHTTPResponse, request: Request, endpoint: Endpoint, logins: int) -> OciError:
-        with closing(response):
-            said = _registry_words(response)
-        return UnauthorizedError(
-            f"{endpoint.origin} does not give access to {request.what} ({response.status})",
+                return response
+            denied = response.status, _words_of(response)
+        status, said = denied
+        raise UnauthorizedError(
+            f"{endpoint.origin} does not give access to {request.what} ({status})",
             detail="; ".join(filter(None, (said, "" if logins else "no login is known for it"))),
             hint="" if logins else "log in with `docker login`, or add an image pull secret",
         )
@@ -206,8 +213,7 @@ class Transport:
                     raise RegistryRefusedError(
                         f"{_origin(url)} answered {response.status} for {request.what}, sent there by {endpoint.origin}"
                     )
-            response.drain_conn()
-            response.close()
+            finish(response)
             target = urljoin(url, location)
             if urlsplit(target).scheme not in {"http", "https"}:
                 raise RegistryProtocolError(f"{endpoint.origin} redirects {request.what} to `{target[:100]}`")
@@ -278,10 +284,17 @@ class Transport:
         return context
 
 
+def finish(response: BaseHTTPResponse) -> None:
+    """Done with an answer whose body does not matter. Its connection is used again where little is left to read."""
+    left = response.length_remaining  # 0 for HEAD, None when only the end tells
+    if left is not None and left <= _MAX_ERROR_BODY:
+        response.drain_conn()
+    response.close()
+
+
 def refusal(response: BaseHTTPResponse, what: str, endpoint: Endpoint) -> OciError:
     """An answer that is no success, as an error with the registry's own words. Closes the response."""
-    with closing(response):
-        said = _registry_words(response)
+    said = _words_of(response)
     summary = f"{endpoint.origin} answered {response.status} for {what}"
     wait = _retry_after(response)
     if response.status == 429:
@@ -334,12 +347,13 @@ def _retry_after(response: BaseHTTPResponse) -> float:
         return 0.0
 
 
-def _registry_words(response: BaseHTTPResponse) -> str:
-    """The messages of the specification's error body, or the start of a short text."""
-    try:
-        body = response.read(_MAX_ERROR_BODY, decode_content=True)
-    except (HTTPError, OSError):
-        return ""
+def _words_of(response: BaseHTTPResponse) -> str:
+    """The messages of the specification's error body, or the start of a short text. Closes the response."""
+    with closing(response):
+        try:
+            body = response.read(_MAX_ERROR_BODY, decode_content=True)
+        except (HTTPError, OSError):
+            return ""
     try:
         errors = json.loads(body)["errors"]
         words = [f"{error.get('code', '')}: {error.get('message', '')}".strip(": ") for error in errors]

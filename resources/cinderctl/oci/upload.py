@@ -12,8 +12,8 @@ from cinderctl.host.files import storage_errors
 from cinderctl.oci.blob import Progress
 from cinderctl.oci.errors import RegistryUnreachableError
 from cinderctl.oci.manifest import Descriptor
-from cinderctl.oci.remote import Remote, finish
-from cinderctl.oci.transport import BodyFile, refusal
+from cinderctl.oci.remote import Remote
+from cinderctl.oci.transport import BodyFile, finish, refusal
 
 __all__ = ["put_blob"]
 
