@@ -198,7 +198,8 @@ class _Terminal(Console):
         if failed:
             self._failed.add(phase)
         if self._left[phase] == 0:
-            spent = time.monotonic() - self._began.get(phase, time.monotonic())
+            now = time.monotonic()
+            spent = now - self._began.get(phase, now)
             symbol = "❌" if phase in self._failed else "🔥"
             self._line(f"{self._mark(symbol)}{phase}  {spent:.1f} s")
 
