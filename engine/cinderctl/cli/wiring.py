@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinderctl.core.diagnostics import CinderError, UsageError
+from cinderctl.core.diagnostics import CinderError, Diagnostic, SpecError, UsageError
 from cinderctl.core.digest import sha256_of
 from cinderctl.core.version import __version__
 from cinderctl.host.dirs import ClusterDir, Home
@@ -75,7 +75,7 @@ def load_spec(files: Sequence[str] | None, name: str | None) -> Loaded:
     """Raises: SpecError with every problem at once."""
     from cinderctl.spec.load import load
 
-    return load(files or (), cwd=Path.cwd(), stdin=sys.stdin, name=name)
+    return _provided(load(files or (), cwd=Path.cwd(), stdin=sys.stdin, name=name, home=Path.home()))
 
 
 def load_text(text: str, name: str | None) -> Loaded:
@@ -84,7 +84,21 @@ def load_text(text: str, name: str | None) -> Loaded:
 
     from cinderctl.spec.load import load
 
-    return load(["-"], cwd=Path.cwd(), stdin=io.StringIO(text), name=name)
+    return load(["-"], cwd=Path.cwd(), stdin=io.StringIO(text), name=name, home=Path.home())
+
+
+def _provided(loaded: Loaded) -> Loaded:
+    """Raises: SpecError for a provider that this version does not have."""
+    provider = loaded.config.provider
+    if provider != "process":
+        problem = Diagnostic(
+            f"this version of cinderctl has no provider `{provider}` yet",
+            hint="write `provider: process`, which needs neither Docker nor root",
+            path=("provider",),
+            source=loaded.source(("provider",)),
+        )
+        raise SpecError(problem)
+    return loaded
 
 
 def cluster_name(files: Sequence[str] | None, name: str | None) -> str:

@@ -19,7 +19,7 @@ from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
 from cinderctl.host.components import Component, Probe
-from cinderctl.host.control import acknowledge, read_status
+from cinderctl.host.control import acknowledge, read_status, restart_component
 from cinderctl.host.files import ensure_dir, read_json, remove_tree, write_json
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
 from cinderctl.kube.client import KubeClient
@@ -39,6 +39,7 @@ _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 _TOKEN_ALPHABET = string.ascii_lowercase + string.digits
+_NO_NODE = "no Node object"
 _TOKEN_LIFE = timedelta(hours=1)
 
 
@@ -135,7 +136,10 @@ class WasmNodeKind:
     def update(
         self, address: Address, want: WasmNodeInputs, have: Observation, changes: Sequence[FieldChange], step: Step
     ) -> Mapping[str, Any]:
-        del have, changes
+        del changes
+        if have.attributes.get("state") == _NO_NODE:
+            # The agent would see by itself that its Node is gone, at its next heartbeat; a new one registers at once.
+            restart_component(self._cluster, address.name)
         return self.create(address, want, step)
 
     def delete(self, have: Observation, step: Step) -> None:
@@ -267,7 +271,7 @@ class WasmNodeKind:
 def _condition(node: Mapping[str, Any] | None) -> str:
     """`Ready`, or what is wrong in words."""
     if node is None:
-        return "no Node object"
+        return _NO_NODE
     for condition in node.get("status", {}).get("conditions", []):
         if condition.get("type") == "Ready":
             return "Ready" if condition.get("status") == "True" else f"NotReady ({condition.get('reason', '')})"
