@@ -15,7 +15,7 @@ from cinderctl.wasmnode.config import NodeConfig, Timing
 from cinderctl.wasmnode.events import Events
 from cinderctl.wasmnode.gc import Collector
 from cinderctl.wasmnode.host_facts import host_facts
-from cinderctl.wasmnode.identity import Certificate, Identity, Keywork, keywork
+from cinderctl.wasmnode.identity import Certificate, Identity
 from cinderctl.wasmnode.images import ImageStore, Puller
 from cinderctl.wasmnode.objects import Objects
 from cinderctl.wasmnode.pods import Pods
@@ -162,9 +162,9 @@ class Agent:
             self._log(text)
 
 
-async def run_agent(config: NodeConfig, *, log: Callable[[str], None] = log_line, work: Keywork = keywork) -> None:
+async def run_agent(config: NodeConfig, *, log: Callable[[str], None] = log_line) -> None:
     """Join the cluster and be a node of it until cancelled. Raises: CinderError when there is no way to join."""
-    identity = Identity(config, log=log, work=work)
+    identity = Identity(config, log=log)
     client = await identity.client()
     async with AsyncKube(identity.endpoint, on_error=lambda error: log(str(error))) as kube:
         agent = Agent(config, kube, log=log)

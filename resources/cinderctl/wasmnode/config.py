@@ -69,6 +69,7 @@ class NodeConfig:
     mirrors_file: Path | None = None
     max_pods: int = 110
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Mapping[str, str], ...] = ()
     cluster_domain: str = "cluster.local"
     allow_local_modules: bool = False
@@ -150,6 +151,7 @@ def parse_config(value: Any, source: str = "") -> NodeConfig:
         mirrors_file=path("mirrorsFile"),
         max_pods=int(value.get("maxPods") or 110),
         labels={str(k): str(v) for k, v in (value.get("labels") or {}).items()},
+        annotations={str(k): str(v) for k, v in (value.get("annotations") or {}).items()},
         taints=tuple({str(k): str(v) for k, v in taint.items()} for taint in value.get("taints") or ()),
         cluster_domain=text("clusterDomain", "cluster.local"),
         allow_local_modules=bool(value.get("allowLocalModules")),

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from cinderctl.core.diagnostics import CinderError, TransientError
-from cinderctl.host.files import ensure_dir, read_bytes, remove_file, write_atomic
+from cinderctl.host.files import ensure_dir, remove_file
 from cinderctl.kube.aio import AsyncKube
 from cinderctl.kube.endpoint import Endpoint
 from cinderctl.kube.errors import AlreadyExistsError, KubeError, NotFoundError
 from cinderctl.wasmnode.config import NodeConfig
 
-__all__ = ["CLIENT_SIGNER", "SERVING_SIGNER", "Certificate", "Identity", "IdentityError", "keywork", "request_name"]
+__all__ = ["CLIENT_SIGNER", "SERVING_SIGNER", "Certificate", "Identity", "IdentityError", "KeyWorker", "request_name"]
 
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-_POLL_FIRST, _POLL_MOST = 0.05, 2.0  # seconds between two looks at a request
+_POLL_FIRST, _POLL_MOST = 0.03, 2.0  # seconds between two looks at a request
+_IDLE = 5.0  # seconds without a question after which the child is let go
 
 Keywork = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -61,25 +62,63 @@ class _Wanted:
     ip_addresses: tuple[str, ...] = ()
 
 
-async def keywork(question: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask the child. Raises: IdentityError in its words."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "cinderctl.wasmnode.keywork",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate(json.dumps(question).encode())
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError as error:
-        raise IdentityError(
-            "making a key or certificate request failed", detail=f"exit {process.returncode}"
-        ) from error
-    if "error" in answer:
-        raise IdentityError(str(answer["error"]))
-    return answer
+class KeyWorker:
+    """The `keywork` child: begun with the first question, ended when there was none for a while."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._end: asyncio.TimerHandle | None = None
+
+    async def __call__(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises: IdentityError in the child's words."""
+        async with self._turn:
+            if self._end is not None:
+                self._end.cancel()
+            try:
+                answer = await self._ask(question)
+            except (OSError, ValueError) as error:
+                await self.close()
+                raise IdentityError("making a key or certificate request failed", detail=str(error)) from error
+            self._end = asyncio.get_running_loop().call_later(_IDLE, self._hang_up)
+        if "error" in answer:
+            raise IdentityError(str(answer["error"]))
+        return answer
+
+    async def close(self) -> None:
+        process = self._process
+        self._hang_up()
+        if process is not None:
+            await process.wait()
+
+    async def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.returncode is not None:
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "cinderctl.wasmnode.keywork",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("the child has no pipes")
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            raise ValueError(f"the child ended: {await process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _hang_up(self) -> None:
+        """The child ends by itself when nobody asks any more."""
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
 
 
 def request_name(node: str, name: str, digest: str) -> str:
@@ -93,12 +132,12 @@ class Identity:
         config: NodeConfig,
         *,
         log: Callable[[str], None],
-        work: Keywork = keywork,
+        work: Keywork | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._log = log
-        self._work = work
+        self._work = work or KeyWorker()
         self._now = now
         self._jitter = random.random()  # noqa: S311 - spreads renewals, keeps no secret
         ensure_dir(config.pki_dir)
@@ -159,6 +198,9 @@ class Identity:
         except IdentityError as error:
             self._log(f"the {wanted.name} certificate cannot be used: {error}")
             return None
+        return self._judge(wanted, found)
+
+    def _judge(self, wanted: _Wanted, found: Mapping[str, Any]) -> Certificate | None:
         why = found["why"]
         if found["commonName"] != f"system:node:{self._config.node_name}":
             why = f"it is for {found['commonName']}"
@@ -169,7 +211,7 @@ class Identity:
         if why:
             self._log(f"the {wanted.name} certificate cannot be used: {why}")
             return None
-        return Certificate(path, found["notBefore"], found["notAfter"])
+        return Certificate(self._file(wanted.name), found["notBefore"], found["notAfter"])
 
     async def _obtain(self, wanted: _Wanted, kube: AsyncKube) -> Certificate:
         pause = _POLL_FIRST
@@ -236,18 +278,21 @@ class Identity:
             pause = min(pause * 1.5, _POLL_MOST)
 
     async def _keep(self, wanted: _Wanted, key_file: Path, pem: bytes) -> Certificate:
-        key = read_bytes(key_file) or b""
-        path = self._file(wanted.name)
-        matches = await self._work({"op": "matches", "pem": pem.decode(), "keyFile": str(key_file)})
-        if not matches["matches"]:
+        question = {
+            "op": "keep",
+            "pem": pem.decode(),
+            "keyFile": str(key_file),
+            "pemFile": str(self._file(wanted.name)),
+            "caFile": self._config.ca_file,
+        }
+        found = await self._work(question)
+        if found.get("mismatch"):
             remove_file(key_file)
             raise TransientError("the certificate is for another key", retry_after=1)
-        write_atomic(path, pem.rstrip() + b"\n" + key)
-        remove_file(key_file)
-        found = await self._usable(wanted)
-        if found is None:
+        kept = self._judge(wanted, found)
+        if kept is None:
             raise TransientError("the certificate cannot be used", retry_after=5)
-        return found
+        return kept
 
     def _file(self, name: str) -> Path:
         return self._config.pki_dir / f"{name}.pem"

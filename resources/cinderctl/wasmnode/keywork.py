@@ -1,14 +1,15 @@
 """Keys, requests and certificates for the agent, in a process of its own that ends when it is done.
 
-`cryptography` costs ten megabytes that the agent would carry for its whole life and use for a second of it. Reads one
-JSON object from stdin, writes one to stdout; private keys go through files (0600), never through arguments.
+`cryptography` costs ten megabytes that the agent would carry for its whole life and use for a second of it. Reads a
+JSON object per line from stdin and answers each with one on stdout; private keys go through files (0600) only.
 
     {"op": "request", "keyFile": path, "commonName": .., "organizations": [..], "dnsNames": [..], "ipAddresses": [..]}
         → {"csr": PEM, "digest": hex}     the key is made when the file is not there
     {"op": "inspect", "pemFile": path, "caFile": path}
-        → {"usable": bool, "why": text, "commonName": .., "dnsNames": [..], "ipAddresses": [..], "notBefore": s,
-           "notAfter": s}
-    {"op": "matches", "pem": PEM, "keyFile": path} → {"matches": bool}
+        → {"why": text, "commonName": .., "dnsNames": [..], "ipAddresses": [..], "notBefore": s, "notAfter": s}
+    {"op": "keep", "pem": PEM, "keyFile": path, "pemFile": path, "caFile": path}
+        → as inspect, of the file now made of certificate and key, whose own file is gone; {"mismatch": true} when the
+          certificate is for another key
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cinderctl.core.diagnostics import CinderError
-from cinderctl.host.files import write_atomic
+from cinderctl.host.files import remove_file, write_atomic
 from cinderctl.pki.certificates import Subject, describe, signed_by
 from cinderctl.pki.keys import new_private_key, public_key_digest
 from cinderctl.pki.requests import certificate_request, key_matches
@@ -35,8 +36,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             return _request(question)
         case "inspect":
             return _inspect(question)
-        case "matches":
-            return {"matches": key_matches(question["pem"].encode(), Path(question["keyFile"]).read_bytes())}
+        case "keep":
+            return _keep(question)
         case other:
             raise CinderError(f"unknown operation {other!r}")
 
@@ -64,7 +65,6 @@ def _inspect(question: Mapping[str, Any]) -> dict[str, Any]:
     elif not key_matches(pem, pem):
         why = "it is not for the key beside it"
     return {
-        "usable": not why,
         "why": why,
         "commonName": info.common_name,
         "dnsNames": list(info.dns_names),
@@ -74,12 +74,24 @@ def _inspect(question: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _keep(question: Mapping[str, Any]) -> dict[str, Any]:
+    pem, key_file = question["pem"].encode(), Path(question["keyFile"])
+    key = key_file.read_bytes()
+    if not key_matches(pem, key):
+        return {"mismatch": True}
+    write_atomic(Path(question["pemFile"]), pem.rstrip() + b"\n" + key)
+    remove_file(key_file)
+    return _inspect(question)
+
+
 def main() -> int:
-    try:
-        json.dump(answer(json.load(sys.stdin)), sys.stdout)
-    except (CinderError, KeyError, OSError, ValueError) as error:
-        json.dump({"error": str(error)}, sys.stdout)
-        return 1
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except (CinderError, KeyError, OSError, ValueError) as error:
+            reply = {"error": str(error)}
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
     return 0
 
 

@@ -10,7 +10,7 @@ from cinderctl.wasmnode.host_facts import HostFacts, Pressure
 from cinderctl.wasmnode.images import Image
 from cinderctl.wasmnode.podspec import time_text
 
-__all__ = ["allowed_label", "new_node", "node_labels", "node_status", "node_taints", "same_status"]
+__all__ = ["allowed_label", "new_node", "node_annotations", "node_labels", "node_status", "node_taints", "same_status"]
 
 _MANAGED = frozenset(
     (
@@ -63,6 +63,14 @@ def node_labels(config: NodeConfig) -> dict[str, str]:
     return {k: v for k, v in config.labels.items() if allowed_label(k)} | own
 
 
+def node_annotations(config: NodeConfig) -> dict[str, str]:
+    own = {
+        "node.alpha.kubernetes.io/ttl": "0",
+        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+    }
+    return {**config.annotations, **own}
+
+
 def node_taints(config: NodeConfig) -> list[dict[str, str]]:
     effects = ("NoExecute", "NoSchedule")
     own = [{"key": "kubernetes.io/arch", "value": config.arch, "effect": effect} for effect in effects]
@@ -79,10 +87,7 @@ def new_node(config: NodeConfig) -> dict[str, Any]:
         "metadata": {
             "name": config.node_name,
             "labels": node_labels(config),
-            "annotations": {
-                "node.alpha.kubernetes.io/ttl": "0",
-                "volumes.kubernetes.io/controller-managed-attach-detach": "true",
-            },
+            "annotations": node_annotations(config),
         },
         "spec": {"taints": node_taints(config)} | pods,
     }
@@ -106,6 +111,7 @@ def node_status(
         "pods": str(config.max_pods),
     }
     version = str((runtime or {}).get("wasmtime") or "unknown")
+    runs = f"wasmtime://{version}" if config.runtime_socket is not None else "none://"
     return {
         "capacity": amounts,
         "allocatable": amounts,
@@ -122,7 +128,7 @@ def node_status(
             "bootID": facts.boot_id,
             "kernelVersion": facts.kernel,
             "osImage": facts.os_image,
-            "containerRuntimeVersion": f"wasmtime://{version}",
+            "containerRuntimeVersion": runs,
             "kubeletVersion": f"v{config.version.removeprefix('v')}",
             "kubeProxyVersion": "",
         },

@@ -20,7 +20,14 @@ from cinderctl.kube.resources import format_micro_time
 from cinderctl.wasmnode.config import NodeConfig, Timing
 from cinderctl.wasmnode.host_facts import HostFacts, Pressure, pressure
 from cinderctl.wasmnode.images import Image
-from cinderctl.wasmnode.node_object import new_node, node_labels, node_status, node_taints, same_status
+from cinderctl.wasmnode.node_object import (
+    new_node,
+    node_annotations,
+    node_labels,
+    node_status,
+    node_taints,
+    same_status,
+)
 
 __all__ = ["Registration"]
 
@@ -104,9 +111,13 @@ class Registration:
         """Labels and range of an existing node. Its taints only an administrator may change."""
         shown = node["metadata"].get("labels") or {}
         self.labels = {**shown, **node_labels(self._config)}
-        wrong = {k: v for k, v in node_labels(self._config).items() if shown.get(k) != v}
-        if wrong:
-            await self._kube.patch(self._path, {"metadata": {"labels": wrong}}, type="merge")
+        wanted = {"labels": node_labels(self._config), "annotations": node_annotations(self._config)}
+        wrong = {
+            field: {k: v for k, v in values.items() if (node["metadata"].get(field) or {}).get(k) != v}
+            for field, values in wanted.items()
+        }
+        if any(wrong.values()):
+            await self._kube.patch(self._path, {"metadata": wrong}, type="merge")
         spec = node.get("spec") or {}
         there = {(t.get("key"), t.get("value"), t.get("effect")) for t in spec.get("taints") or ()}
         missing = [t for t in node_taints(self._config) if (t.get("key"), t.get("value"), t.get("effect")) not in there]
