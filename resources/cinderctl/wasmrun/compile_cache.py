@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 __all__ = ["CompileCache", "cache_key", "store"]
 
-_HELD = 256 << 20
+# What is kept open of verified code: bytes, and descriptors.
+_HELD, _HELD_FILES = 256 << 20, 64
 _CHUNK = 1 << 20
 
 
@@ -86,7 +87,7 @@ class CompileCache:
             self.invalidate(digest)
             return -1, f"compiled code of {digest} was damaged on disk: removed, will be compiled again"
         self._held[digest] = _Held(fd, size, identity)
-        while len(self._held) > 1 and sum(h.size for h in self._held.values()) > _HELD:
+        while len(self._held) > _HELD_FILES or (len(self._held) > 1 and self._size() > _HELD):
             self._drop(next(iter(self._held)))
         return fd, ""
 
@@ -106,6 +107,9 @@ class CompileCache:
     def close(self) -> None:
         for digest in list(self._held):
             self._drop(digest)
+
+    def _size(self) -> int:
+        return sum(held.size for held in self._held.values())
 
     def _drop(self, digest: str) -> None:
         held = self._held.pop(digest, None)

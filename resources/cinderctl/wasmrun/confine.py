@@ -32,6 +32,9 @@ def become_runtime() -> None:
     _libc.mallopt(_M_ARENA_MAX, 2)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # A descriptor for each shard, module and agent; the soft limit of 1024 is for programs that use select().
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _name("cinder-wasmrun")
 
 

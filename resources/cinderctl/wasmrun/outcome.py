@@ -158,6 +158,7 @@ def load_all(directory: Path, at: float) -> dict[str, RunState]:
         state = read(directory, id) or RunState(id, "running")
         if not state.over:
             state = lost(state, "RuntimeDied", "the wasm runtime ended while this ran", at)
-            record(directory, state, durable=True)
+            with contextlib.suppress(OSError):  # a full disk: the old record says the same the next time
+                record(directory, state, durable=True)
         states[state.id] = state
     return states

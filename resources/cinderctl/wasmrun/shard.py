@@ -152,6 +152,8 @@ class _Shard:
         except (OSError, MemoryError) as error:
             self._give_back(guest, error)
             return True
+        except Exception as error:  # noqa: BLE001 (a run whose thread is gone would never end)
+            ended = outcome.failed(guest.state, f"the runtime failed: {error!r}", time.time())
         durable = True
         try:
             outcome.record(self._runs, ended, durable=True)

@@ -27,6 +27,8 @@ _SPREAD = 32
 _LINGER = {"shared": 60.0, "isolated": 1.0}
 # What the siblings of a guest that will not stop get to end by themselves, in seconds.
 _SIBLING_GRACE = 1.0
+# A shard never unmaps a module, and no process should live for ever: after these it ends with its last run.
+_MAX_MODULES, _MAX_USES = 256, 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -82,13 +84,15 @@ class Shards:
         return least
 
     def start(self, shard: Shard, spec: RunSpec, code: int) -> None:
-        """Orders a run; `code` is the descriptor of its compiled module."""
+        """Orders a run; `code` is the descriptor of its compiled module. Raises OSError."""
         load = spec.digest not in shard.loaded
+        self.order(shard, {"op": "run", "spec": to_json(spec), "load": load}, (code,) if load else ())
         shard.loaded.add(spec.digest)
         shard.runs.add(spec.id)
         shard.groups[spec.id] = spec.group
         shard.used += 1
-        self.order(shard, {"op": "run", "spec": to_json(spec), "load": load}, (code,) if load else ())
+        if len(shard.loaded) >= _MAX_MODULES or shard.used >= _MAX_USES:
+            shard.accepting = False
 
     def order(self, shard: Shard, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         shard.channel.send(message, fds)

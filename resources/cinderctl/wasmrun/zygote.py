@@ -184,6 +184,8 @@ class Zygote:
                 self._request(channel, seq, message)
             except Refused as refusal:
                 self._refuse(channel, seq, refusal)
+            except OSError as error:
+                self._refuse(channel, seq, Refused("Unavailable", str(error)))
             except (KeyError, TypeError, ValueError) as error:
                 self._refuse(channel, seq, Refused("BadArgument", f"malformed request: {error!r}"))
 
@@ -286,12 +288,10 @@ class Zygote:
         try:
             # Known to have begun, whatever happens from here: an id is never run twice.
             outcome.record(self._records, replace(run.state, state="running"), durable=False)
-            shard = self._shards.choose(run.spec)
+            run.shard = self._shards.choose(run.spec)
+            self._shards.start(run.shard, run.spec, code)
         except OSError as error:
             self._give_up(run, Refused("Unavailable", f"the run cannot be started: {error}"))
-            return
-        run.shard = shard
-        self._shards.start(shard, run.spec, code)
 
     def _compiled(self, run: _Run, refused: Refused | None) -> None:
         if self._live.get(run.spec.id) is not run:

@@ -17,7 +17,9 @@ from typing import Any
 import wasmtime
 
 from cinderctl.wasmrun.client import RuntimeClient
-from cinderctl.wasmrun.protocol import Mount, RunSpec, RunState
+from cinderctl.wasmrun.protocol import RunSpec, RunState
+
+__all__ = ["ROOT", "ModuleFile", "Runtime", "Watcher", "gone", "module_file", "watching"]
 
 GUESTS = Path(__file__).parents[2] / "guests"
 ROOT = Path(__file__).parents[3]
@@ -140,6 +142,3 @@ def gone(pid: int, within: float = 5.0) -> bool:
             return True
         time.sleep(0.01)
     return False
-
-
-__all__ = ["GUESTS", "ROOT", "ModuleFile", "Mount", "Runtime", "Watcher", "gone", "module_file", "watching"]

@@ -204,3 +204,25 @@ def test_a_client_that_talks_nonsense_is_dropped_and_others_go_on(runtime: Runti
             watcher.task.cancel()
 
     asyncio.run(check())
+
+
+def test_a_guest_that_opens_all_it_can_keeps_nobody_from_starting(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("in")
+
+    async def check() -> None:
+        async with watching(runtime) as watcher:
+            hog = runtime.spec("hog", group="hog", mounts=(Mount(str(tmp_path), "/v", True),))
+            await watcher.client.run(hog)
+            async with asyncio.timeout(10):
+                while not runtime.log(hog):  # noqa: ASYNC110 (a file tells nobody)
+                    await asyncio.sleep(0.01)
+            sibling = await watcher.run(runtime.spec("exit", "8", group="hog"))
+            assert sibling.exit_code == 8
+            assert sibling.shard != watcher.seen[hog.id][-1].shard
+            await watcher.client.stop(hog.id, 1)
+            state = await watcher.end(hog.id)
+            assert state.exit_code == 143
+            outcomes = {s.id: s for s in await watcher.client.list()}
+            assert outcomes[hog.id] == state
+
+    asyncio.run(check())

@@ -76,7 +76,7 @@ def test_stop_interrupts_at_once(runtime: Runtime, guest: str) -> None:
             begun = time.monotonic()
             await watcher.client.stop(spec.id, 30)
             state = await watcher.end(spec.id)
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - begun < 2.0
             assert (state.exit_code, state.reason) == (143, "Error")
             listed = {s.id: s for s in await watcher.client.list()}
             assert listed[sibling.id].state == "running"
