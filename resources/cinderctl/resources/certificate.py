@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import Diagnostic
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
-from cinderctl.host.files import ensure_dir, write_atomic
+from cinderctl.host.files import ensure_dir, read_bytes, remove_file, write_atomic
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
 from cinderctl.pki import (
     CertificateInfo,
+    PkiError,
     Subject,
     describe,
     issue,
@@ -91,8 +92,9 @@ class CertificateKind:
         if record is None:
             # Key without record: a create was interrupted; create takes the key over.
             return Observation.absent(address)
-        attributes: dict[str, Any] = {}
-        if record.inputs.get("usage") != "key":
+        if record.inputs.get("usage") == "key":
+            attributes = {"expiry": self._public_part(certificate, pem)}
+        else:
             attributes = self._observed(record.inputs, certificate_pem, pem)
         return Observation(address, Existence.PRESENT, attributes, self._outputs(address.name), record)
 
@@ -100,7 +102,7 @@ class CertificateKind:
         try:
             info = describe(certificate)
             whole = key_matches(certificate, key) and self._signed(certificate, str(recorded.get("signer", "")))
-        except ValueError:
+        except PkiError:
             return {"expiry": "unreadable"}
         if not whole:
             return {"expiry": "not signed by its CA for its key"}
@@ -111,6 +113,14 @@ class CertificateKind:
             "ip_addresses": list(info.ip_addresses),
             "expiry": self._expiry(info, int(recorded.get("renew_before_days", 30))),
         }
+
+    def _public_part(self, certificate: Path, key: bytes) -> str:
+        """`valid` when the public key beside a bare key is that key's."""
+        try:
+            fits = read_bytes(certificate.with_suffix(".pub")) == public_key_pem(key)
+        except PkiError:
+            return "unreadable"
+        return _VALID if fits else "its public key file is missing or another's"
 
     def _signed(self, certificate: bytes, signer: str) -> bool:
         if not signer:
@@ -146,8 +156,9 @@ class CertificateKind:
 
     def delete(self, have: Observation, step: Step) -> None:
         del step
-        for path in self._paths(have.address.name):
-            path.unlink(missing_ok=True)
+        certificate, key = self._paths(have.address.name)
+        for path in (certificate, certificate.with_suffix(".pub"), key):
+            remove_file(path)
         delete_record(self._context.cluster.records, have.address)
 
     def _issue(self, certificate: Path, key: Path, want: CertificateInputs) -> None:
@@ -179,8 +190,12 @@ class CertificateKind:
     def _outputs(self, name: str) -> dict[str, Any]:
         certificate, key = self._paths(name)
         outputs: dict[str, Any] = {"certificate": str(certificate), "key": str(key)}
-        if certificate.exists():
-            outputs["fingerprint"] = describe(certificate.read_bytes()).fingerprint
-        else:
+        pem = read_bytes(certificate)
+        if pem is None:
             outputs["public_key"] = str(certificate.with_suffix(".pub"))
+            return outputs
+        try:
+            outputs["fingerprint"] = describe(pem).fingerprint
+        except PkiError:
+            outputs["fingerprint"] = ""  # damaged: the observation says so, and a plan to mend it must still be made
         return outputs

@@ -24,7 +24,7 @@ from cinderctl.host.files import ensure_dir, read_json, remove_tree, write_json
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
 from cinderctl.kube.client import KubeClient
 from cinderctl.kube.errors import KubeError, NotFoundError
-from cinderctl.pki import describe_request
+from cinderctl.pki import PkiError, describe_request
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.table import AddressTable
 from cinderctl.resources.cluster_api import ClusterApi
@@ -290,7 +290,7 @@ def _is_its_own(request: Mapping[str, Any], node: str, want: WasmNodeInputs, tok
     spec = request["spec"]
     try:
         asked = describe_request(base64.b64decode(spec["request"]))
-    except ValueError:
+    except (ValueError, PkiError):
         return False
     subject = asked.subject
     if subject.common_name != f"system:node:{node}" or subject.organizations != ("system:nodes",):
