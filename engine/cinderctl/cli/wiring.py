@@ -41,7 +41,7 @@ __all__ = [
     "supervise_command",
 ]
 
-# What processes that live as long as a cluster may need of the environment they are started from. Few on purpose: tokens
+# What processes that live as long as a cluster may need of their starter's environment. Few on purpose: tokens
 # and cloud credentials stay out, and a component is restarted when its environment changes.
 _KEPT = ("HOME", "PYTHONPATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
          "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")  # fmt: skip

@@ -8,16 +8,19 @@ chosen. Without a wish, ports come from below the range the kernel takes for out
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import socket
+import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cinderctl.core.diagnostics import CinderError
-from cinderctl.host.files import CorruptFileError, ensure_dir, read_json, write_json
+from cinderctl.host.files import CorruptFileError, ensure_dir, read_json, remove_file, storage_errors, write_json
 
 __all__ = ["allocate_block", "free_port", "is_bound", "port_owner", "release_block", "release_ports"]
 
@@ -57,10 +60,12 @@ def release_ports(host_dir: Path, key_prefix: str) -> None:
         ports = _load(path, "port")
         kept = {key: entry for key, entry in ports.items() if not key.startswith(key_prefix)}
         if kept != ports:
-            write_json(path, kept)
+            _store(path, kept)
 
 
-def allocate_block(host_dir: Path, cluster: str, *, preferred: int = 244) -> int:
+def allocate_block(
+    host_dir: Path, cluster: str, *, preferred: int = 244, in_use: Callable[[int], bool] = lambda _block: False
+) -> int:
     """Second octet B of the cluster's loopback addresses 127.B.0.0/16: the recorded one, else the first free one going
     down from `preferred`, then the ones above. Raises: CinderError, StorageError, CorruptFileError."""
     with _locked(host_dir):
@@ -70,7 +75,7 @@ def allocate_block(host_dir: Path, cluster: str, *, preferred: int = 244) -> int
         taken = {int(entry["block"]) for entry in blocks.values()}
         # Not 127.0: localhost, the systemd resolver and the like live there.
         for block in chain(range(preferred, 0, -1), range(preferred + 1, 256)):
-            if block not in taken:
+            if block not in taken and not in_use(block):
                 write_json(host_dir / "blocks.json", {**blocks, cluster: {"block": block}})
                 return block
     raise CinderError("no free block of loopback addresses", hint="destroy a cluster that is not used any more")
@@ -84,7 +89,7 @@ def release_block(host_dir: Path, cluster: str) -> None:
     with _locked(host_dir):
         blocks = _load(path, "block")
         if blocks.pop(cluster, None) is not None:
-            write_json(path, blocks)
+            _store(path, blocks)
 
 
 def is_bound(address: str, port: int) -> bool:
@@ -131,19 +136,39 @@ def _candidates(key: str, preferred: int | None) -> Iterator[int]:
         yield _FIRST + (start + offset) % size
 
 
+def _store(path: Path, entries: Mapping[str, Any]) -> None:
+    """The last entry takes the file and its directory along, so that a user without clusters has neither."""
+    if entries:
+        write_json(path, dict(entries))
+        return
+    remove_file(path)
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
 @contextmanager
 def _locked(host_dir: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # noqa: PLC0415  # its import costs what agents and supervisor need not pay
-
-    ensure_dir(host_dir)
+    """The lock is on the state directory itself: a lock file could not be removed without two runs holding one each."""
+    ensure_dir(host_dir.parent)
+    with storage_errors("open", host_dir.parent):
+        directory = os.open(host_dir.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with FileLock(host_dir / "allocations.lock", timeout=_LOCK_PATIENCE, mode=0o600):
-            yield
-    except Timeout as error:
-        raise CinderError(
-            "another run holds the allocations of ports",
-            detail=f"{host_dir / 'allocations.lock'} has been locked for {_LOCK_PATIENCE:g} s",
-        ) from error
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise CinderError(
+                        "another run holds the allocations of ports",
+                        detail=f"{host_dir.parent} has been locked for {_LOCK_PATIENCE:g} s",
+                    ) from error
+                time.sleep(0.01)
+        ensure_dir(host_dir)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _load(path: Path, field: str) -> dict[str, Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +17,11 @@ from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_fi
 from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_status
 from cinderctl.host.files import read_json, write_json
-from cinderctl.host.ports import allocate_block, release_block
+from cinderctl.host.ports import allocate_block, is_bound, release_block
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.egress import egress_selector_config
+from cinderctl.podnet.table import AddressTable
 from cinderctl.resources.context import Context, run_components, withdraw_components
 
 __all__ = ["CniInputs", "CniKind"]
@@ -66,7 +68,9 @@ class CniKind:
 
     def create(self, address: Address, want: CniInputs, step: Step) -> Mapping[str, Any]:
         del address
-        block = allocate_block(self._context.home.host, self._context.name)
+        block = allocate_block(
+            self._context.home.host, self._context.name, in_use=lambda block: _is_taken(want.pod_cidr, block)
+        )
         write_json(self._cluster.network, {"podCidr": want.pod_cidr, "block": block})
         write_json(self._selector, egress_selector_config(str(self._socket)))
         write_record(self._cluster.records, step.record)
@@ -102,3 +106,11 @@ class CniKind:
         if not isinstance(network, dict):
             return {}
         return {"egress_config": str(self._selector), "block": int(network["block"])}
+
+
+def _is_taken(pod_cidr: str, block: int) -> bool:
+    """Whether node agents listen there already: those of another user, whose allocations are not ours to read."""
+    table = AddressTable(pod_cidr, block)
+    network = IPv4Network(pod_cidr)
+    places = [table.to_real(str(network[number - 256]), port) for number, port in ((1, 3000), (2, 3001))]
+    return any(is_bound(*place) for place in places if place is not None)

@@ -22,9 +22,9 @@ __all__ = ["Context", "run_components", "withdraw_components"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`supervise` is the command that supervises a directory (the directory is appended); `environment` is all
-    that our long-lived processes get, `command_environment` what the user's commands start from; `python` runs our own modules. `kubeconfig_env` is the value of
-    $KUBECONFIG, a list of files."""
+    """`supervise` is the command that supervises a directory (the directory is appended); `environment` is all that our
+    long-lived processes get, `command_environment` what the user's commands start from; `python` runs our own modules.
+    `kubeconfig_env` is the value of $KUBECONFIG, a list of files."""
 
     home: Home
     cluster: ClusterDir

@@ -16,6 +16,7 @@ from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
 from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_components, read_status
+from cinderctl.host.dirs import RegistryDir
 from cinderctl.host.files import ensure_dir, read_json, remove_file, remove_tree, write_json
 from cinderctl.host.ports import port_owner
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
@@ -120,11 +121,17 @@ class RegistryKind:
         remove_file(directory.users / self._context.name)
         if not self._other_users(have.address):
             withdraw_components(directory, [_COMPONENT])
-            if step.record.inputs.get("delete_data"):
-                remove_tree(directory.root, below=self._context.home.registries)
-            else:
-                step.progress(f"keeps the content below {directory.data}")
+            self._clear(directory, keep_data=not step.record.inputs.get("delete_data"))
         delete_record(self._records, have.address)
+
+    def _clear(self, directory: RegistryDir, *, keep_data: bool) -> None:
+        """Nobody uses it any more: what is left is the content, if anything."""
+        for child in directory.root.iterdir():
+            if not (keep_data and child == directory.data):
+                remove_tree(child, below=directory.root)
+        for empty in (directory.root, directory.root.parent):
+            if not any(empty.iterdir()):
+                empty.rmdir()
 
     def _other_users(self, address: Address) -> list[str]:
         users = self._context.home.registry(address.name).users

@@ -48,6 +48,7 @@ def destroy_cluster(
     from cinderctl.engine.lock import Lock
     from cinderctl.host.control import stop_supervisor
     from cinderctl.host.files import remove_tree
+    from cinderctl.host.records import list_records
     from cinderctl.plans.model import Mode
     from cinderctl.plans.render_text import render_text
 
@@ -55,6 +56,7 @@ def destroy_cluster(
     if not directory.root.exists():
         sys.stderr.write(f"there is no cluster {name!r}: nothing to destroy\n")
         return
+    registries = [record.address.name for record in list_records(directory.records, "registry")]
     session = open_session(None, name)
     with Lock.acquire(directory.lock, timeout=lock_timeout, command="cinderctl destroy"):
         for last in (False, True):
@@ -77,3 +79,6 @@ def destroy_cluster(
         # What an interrupted run left without a record lies in this directory too.
         stop_supervisor(directory, stop_components=True)
         remove_tree(directory.root, below=home().state)
+    kept = [registry for registry in registries if home().registry(registry).data.is_dir()]
+    for registry in kept:
+        sys.stderr.write(f"kept: the content of registry {registry}, in {home().registry(registry).data}\n")
