@@ -172,6 +172,8 @@ def _outcome(guest: Guest, sandbox: Sandbox, context: int, limit: int) -> RunSta
     if error:
         if outcome.is_memory_refusal(message):
             return outcome.out_of_memory(guest.state, message, at)
+        if in_start:
+            return outcome.trapped(guest.state, name, message, at)
         return outcome.failed(guest.state, message, at)
     return outcome.completed(guest.state, 0, at)
 

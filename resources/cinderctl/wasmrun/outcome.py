@@ -93,8 +93,8 @@ def _ended(state: RunState, code: int, reason: str, message: str, at: float) -> 
 
 
 def is_memory_refusal(message: str) -> bool:
-    """Whether wasmtime refused to instantiate because the module wants more memory at once than it may have."""
-    return "memory minimum size" in message and "exceeds memory limits" in message
+    """Whether wasmtime says that a module wants more memory at once, or more for its GC heap, than it may have."""
+    return ("memory minimum size" in message and "exceeds memory limits" in message) or "GC heap out of" in message
 
 
 def looks_out_of_memory(used: int, limit: int, stderr_tail: bytes) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cinderctl.wasmrun.client import RuntimeClient, RuntimeGoneError
+from cinderctl.wasmrun.confine import hold_lock
 from cinderctl.wasmrun.protocol import Mount, RunState
 from tests.unit.wasmrun.guests import Runtime, Watcher, gone, watching
 
@@ -170,7 +171,7 @@ def test_a_stop_while_compiling_ends_a_run_that_never_began(runtime: Runtime, tm
     asyncio.run(check())
 
 
-def test_a_second_runtime_in_the_same_directory_waits_its_turn(runtime: Runtime) -> None:
+def test_a_runtime_says_what_it_is_and_offers_only_what_its_self_test_proved(runtime: Runtime) -> None:
     async def check() -> None:
         async with await RuntimeClient.connect(runtime.socket, 10.0) as client:
             info = await client.info()
@@ -181,6 +182,14 @@ def test_a_second_runtime_in_the_same_directory_waits_its_turn(runtime: Runtime)
         assert stat.S_IMODE(runtime.socket.stat().st_mode) == 0o600
 
     asyncio.run(check())
+
+
+def test_two_runtimes_never_work_in_one_directory(tmp_path: Path) -> None:
+    first = hold_lock(tmp_path / "lock", 0.0)
+    with pytest.raises(TimeoutError, match="another wasm runtime"):
+        hold_lock(tmp_path / "lock", 0.05)
+    os.close(first)
+    os.close(hold_lock(tmp_path / "lock", 0.0))
 
 
 def test_no_runtime_is_a_clear_error(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_every_exit_code_is_reported_from_many_guests_at_once(runtime: Runtime) 
         ("divide", 134, "Error", "trap INTEGER_DIVISION_BY_ZERO"),
         ("grow", 137, "OOMKilled", "trap UNREACHABLE"),
         ("large", 137, "OOMKilled", "memory minimum size"),
+        ("collect", 137, "OOMKilled", "GC heap"),
     ],
 )
 def test_a_guest_that_fails_says_how(runtime: Runtime, guest: str, code: int, reason: str, message: str) -> None:
