@@ -7,7 +7,6 @@ proxies), and uses the pool it builds. Nothing here waits or repeats: callers wa
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -235,6 +234,8 @@ class KubeClient:
         served = self._discover(api_version)
         if kind in served:
             return served[kind]
+        import difflib  # noqa: PLC0415 - only a mistake pays for it
+
         near = difflib.get_close_matches(kind, {*served, *BUILTIN.get(api_version, {})}, n=1)
         raise UnknownKindError(
             f"the API server knows no kind {kind} in {api_version}"
