@@ -6,6 +6,7 @@ requirements")."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -194,8 +195,7 @@ class CertificateKind:
         if pem is None:
             outputs["public_key"] = str(certificate.with_suffix(".pub"))
             return outputs
-        try:
+        # A damaged one has none: what refers to it is planned as known after apply.
+        with contextlib.suppress(PkiError):
             outputs["fingerprint"] = describe(pem).fingerprint
-        except PkiError:
-            outputs["fingerprint"] = ""  # damaged: the observation says so, and a plan to mend it must still be made
         return outputs
