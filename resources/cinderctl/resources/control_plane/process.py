@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cinderctl.core.address import Address
-from cinderctl.core.diagnostics import CinderError
+from cinderctl.core.digest import digest_of
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
 from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_components, read_status
@@ -24,7 +25,7 @@ from cinderctl.host.records import delete_record, list_records, read_record, wri
 from cinderctl.kube.errors import KubeError
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.cluster_api import ClusterApi, server_of
-from cinderctl.resources.context import Context, run_components, withdraw_components
+from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
 from cinderctl.resources.control_plane.flags import COMPONENTS, Layout, Ports, command_line
 
 __all__ = ["ControlPlaneInputs", "ProcessControlPlaneKind"]
@@ -99,7 +100,7 @@ class ProcessControlPlaneKind:
         self._write_kubeconfigs(ports)
         run_components(self._context, self._cluster, self._components(want, ports))
         for name in COMPONENTS:
-            step.wait_until(lambda name=name: self._component_ready(name, step), f"{name} is ready", interval=0.02)  # type: ignore[misc]
+            step.wait_until(partial(component_ready, self._cluster, name), f"{name} is ready", interval=0.02)
             acknowledge(self._cluster, name)
         step.wait_until(self._serves, "the API server serves service accounts", interval=0.03)
         return self._outputs()
@@ -118,20 +119,6 @@ class ProcessControlPlaneKind:
             remove_tree(directory, below=self._cluster.root)
         release_ports(self._context.home.host, f"{self._context.name}/")
         delete_record(self._cluster.records, have.address)
-
-    def _component_ready(self, name: str, step: Step) -> bool | None:
-        status = read_status(self._cluster).get(name)
-        if status is None:
-            return None
-        if status.state == "backoff" and status.restarts >= 3:
-            log = self._cluster.logs / f"{name}.log"
-            step.log(_tail(log))
-            raise CinderError(
-                f"{name} does not stay up: {status.last_exit}",
-                detail=f"its log is {log}",
-                hint=f"`cinderctl logs {name}` shows it; check the component's extraArgs first",
-            )
-        return True if status.state == _READY else None
 
     def _serves(self) -> bool | None:
         try:
@@ -177,11 +164,14 @@ class ProcessControlPlaneKind:
         for name in COMPONENTS:
             args = {flag: str(value) for flag, value in want.components.get(name, {}).get("args", {}).items()}
             replaced = {flag: self._placed(value) for flag, value in args.items()}
+            config: dict[str, Any] = {"args": args}
+            if name == "kube-apiserver" and want.files:
+                config["files"] = digest_of(want.files)  # read at its start only, so another content is a restart
             components.append(
                 Component(
                     name=name,
                     argv=tuple(command_line(str(want.programs[name]), name, replaced, layout, ports)),
-                    config={"args": args},
+                    config=config,
                     env=dict(self._context.environment),
                     cwd=str(self._cluster.root),
                     after=after.get(name, ()),
@@ -244,10 +234,3 @@ class ProcessControlPlaneKind:
             "kubeconfig": str(self._cluster.kubeconfigs / "admin.conf"),
             "ca_file": str(self._cluster.pki / "ca.crt"),
         }
-
-
-def _tail(path: Path, limit: int = 4000) -> str:
-    try:
-        return path.read_bytes()[-limit:].decode(errors="replace")
-    except OSError as error:
-        return f"(no log: {error})"
