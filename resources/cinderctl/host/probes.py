@@ -6,9 +6,11 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from cinderctl.host.components import Probe
+from cinderctl.host.sockets import connect
 
 __all__ = ["prober"]
 
@@ -41,8 +43,8 @@ async def _look(probe: Probe, context: list[ssl.SSLContext]) -> str:
         case "file":
             return "" if os.path.exists(probe.target) else f"{probe.target} is not there"  # noqa: ASYNC240, PTH110
         case "unix":
-            _, writer = await asyncio.open_unix_connection(probe.target)
-            writer.transport.abort()
+            # Connecting to a local socket does not block: it is refused, or taken into the backlog at once.
+            connect(Path(probe.target), _PATIENCE).close()
             return ""
         case "tcp":
             host, _, port = probe.target.rpartition(":")

@@ -22,7 +22,7 @@ from cinderctl.host.records import delete_record, list_records, read_record, wri
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.egress import egress_selector_config
 from cinderctl.podnet.table import AddressTable
-from cinderctl.resources.context import Context, run_components, withdraw_components
+from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
 
 __all__ = ["CniInputs", "CniKind"]
 
@@ -72,14 +72,15 @@ class CniKind:
             self._context.home.host, self._context.name, in_use=lambda block: _is_taken(want.pod_cidr, block)
         )
         write_json(self._cluster.network, {"podCidr": want.pod_cidr, "block": block})
-        write_json(self._selector, egress_selector_config(str(self._socket)))
+        # Relative to where the API server runs: a socket address has room for 107 characters only (unix(7)).
+        write_json(self._selector, egress_selector_config(f"./{self._socket.relative_to(self._cluster.root)}"))
         write_record(self._cluster.records, step.record)
         config = {"socket": str(self._socket), "podCidr": want.pod_cidr, "block": block}
         component = Component(
             name=_COMPONENT, task=_COMPONENT, config=config, probe=Probe(kind="unix", target=str(self._socket))
         )
         run_components(self._context, self._cluster, [component])
-        step.wait_until(self._is_ready, "the egress proxy listens", interval=0.02)
+        step.wait_until(lambda: component_ready(self._cluster, _COMPONENT), "the egress proxy listens", interval=0.02)
         acknowledge(self._cluster, _COMPONENT)
         return self._outputs()
 
@@ -96,10 +97,6 @@ class CniKind:
             path.unlink(missing_ok=True)
         release_block(self._context.home.host, self._context.name)
         delete_record(self._cluster.records, have.address)
-
-    def _is_ready(self) -> bool | None:
-        status = read_status(self._cluster).get(_COMPONENT)
-        return True if status is not None and status.state == "ready" else None
 
     def _outputs(self) -> dict[str, Any]:
         network = read_json(self._cluster.network)

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cinderctl.core.diagnostics import CinderError, TransientError
 from cinderctl.host.components import Component
 from cinderctl.host.control import (
     ensure_supervisor,
     put_components,
     read_components,
+    read_status,
     remove_components,
     stop_supervisor,
 )
 from cinderctl.host.dirs import ClusterDir, Home
+from cinderctl.host.files import tail
 
-__all__ = ["Context", "run_components", "withdraw_components"]
+__all__ = ["Context", "component_ready", "run_components", "withdraw_components"]
+
+_ENOUGH_RESTARTS = 3  # one may be bad luck (a port not free yet); after these it is the program or its flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,26 @@ def run_components(context: Context, directory: ClusterDir, components: Sequence
     """See that a supervisor runs in a directory and that it runs these components as defined here."""
     ensure_supervisor(directory, [*context.supervise, str(directory.root)], context.environment)
     put_components(directory, components)
+
+
+def component_ready(directory: ClusterDir, name: str) -> bool | None:
+    """A condition for `Step.wait_until`: whether a component is ready.
+
+    Raises: CinderError with the end of its log when it does not stay up, TransientError with why it is not ready yet.
+    """
+    now = read_status(directory).get(name)
+    if now is None:
+        return None
+    if now.state == "ready":
+        return True
+    if now.state == "failed" or (now.state == "backoff" and now.restarts >= _ENOUGH_RESTARTS):
+        log = directory.log(name)
+        raise CinderError(
+            f"{name} does not stay up: {now.error or now.last_exit}",
+            detail="\n".join([*tail(log, 8), f"(from {log})"]),
+            hint=f"`cinderctl logs {name}` shows all of it",
+        )
+    raise TransientError(f"{name} is {now.state}{f': {now.error}' if now.error else ''}", retry_after=0.02)
 
 
 def withdraw_components(directory: ClusterDir, names: Sequence[str], *, grace: float | None = None) -> None:

@@ -21,7 +21,7 @@ from cinderctl.host.files import ensure_dir, read_json, remove_file, remove_tree
 from cinderctl.host.ports import port_owner
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
 from cinderctl.plans.model import FieldChange
-from cinderctl.resources.context import Context, run_components, withdraw_components
+from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
 
 __all__ = ["RegistryInputs", "RegistryKind"]
 
@@ -98,15 +98,7 @@ class RegistryKind:
         )
         run_components(self._context, directory, [component])
 
-        def ready() -> bool | None:
-            now = read_status(directory).get(_COMPONENT)
-            if now is not None and now.state == "backoff" and now.restarts >= 2:
-                raise CinderError(
-                    f"the registry does not stay up: {now.last_exit}", detail=f"its log is {directory.log(_COMPONENT)}"
-                )
-            return True if now is not None and now.state == "ready" else None
-
-        step.wait_until(ready, "the registry answers", interval=0.03)
+        step.wait_until(lambda: component_ready(directory, _COMPONENT), "the registry answers", interval=0.03)
         acknowledge(directory, _COMPONENT)
         return _outputs(want.port)
 

@@ -19,7 +19,7 @@ from cinderctl.host.records import delete_record, list_records, read_record, wri
 from cinderctl.localpath.provisioner import storage_class
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.cluster_api import ClusterApi, admin_endpoint, server_of
-from cinderctl.resources.context import Context, run_components, withdraw_components
+from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
 from cinderctl.resources.objects import apply_object, delete_object, observe_object
 
 __all__ = ["StorageClassInputs", "StorageClassKind"]
@@ -74,7 +74,11 @@ class StorageClassKind:
         component = Component(name=_COMPONENT, task=_COMPONENT, config=config, after=("kube-apiserver",))
         run_components(self._context, self._cluster, [component])
         outputs = apply_object(self._api.require(), want.object, step, self._context.name)
-        step.wait_until(self._is_ready, "the local-path provisioner watches for claims", interval=0.02)
+        step.wait_until(
+            lambda: component_ready(self._cluster, _COMPONENT),
+            "the local-path provisioner watches for claims",
+            interval=0.02,
+        )
         acknowledge(self._cluster, _COMPONENT)
         return outputs
 
@@ -89,7 +93,3 @@ class StorageClassKind:
         withdraw_components(self._cluster, [_COMPONENT])
         remove_tree(self._cluster.local_path, below=self._cluster.root)
         delete_record(self._cluster.records, have.address)
-
-    def _is_ready(self) -> bool | None:
-        status = read_status(self._cluster).get(_COMPONENT)
-        return True if status is not None and status.state == "ready" else None

@@ -28,7 +28,7 @@ from cinderctl.pki import PkiError, describe_request
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.table import AddressTable
 from cinderctl.resources.cluster_api import ClusterApi
-from cinderctl.resources.context import Context, run_components, withdraw_components
+from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
 
 __all__ = ["WasmNodeInputs", "WasmNodeKind"]
 
@@ -263,9 +263,8 @@ class WasmNodeKind:
         labels = found["metadata"].get("labels", {})
         if any(labels.get(key) != value for key, value in want.labels.items()):
             return None
-        states = read_status(self._cluster)
-        mine = (states.get(name) for name in self._components_of(node, want.arch))
-        return True if all(one is not None and one.state == "ready" for one in mine) else None
+        mine = self._components_of(node, want.arch)
+        return True if all(component_ready(self._cluster, name) for name in mine) else None
 
 
 def _condition(node: Mapping[str, Any] | None) -> str:
