@@ -145,6 +145,7 @@ def open_session(loaded: Loaded | None, name: str) -> Session:
         command_environment=dict(os.environ),
         kubeconfig_env=os.environ.get("KUBECONFIG", ""),
         user_home=Path.home(),
+        destroying=loaded is None,
     )
     material = Material() if loaded is None else _material(loaded)
     contents = {sha256_of(data): data for data in material.files.values()}

@@ -29,7 +29,7 @@ _ENOUGH_RESTARTS = 3  # one may be bad luck (a port not free yet); after these i
 class Context:
     """`supervise` is the command that supervises a directory (the directory is appended); `environment` is all that our
     long-lived processes get, `command_environment` what the user's commands start from; `python` runs our own modules.
-    `kubeconfig_env` is the value of $KUBECONFIG, a list of files."""
+    `kubeconfig_env` is the value of $KUBECONFIG, a list of files. `destroying`: all of the cluster is to go."""
 
     home: Home
     cluster: ClusterDir
@@ -40,6 +40,7 @@ class Context:
     command_environment: Mapping[str, str]
     kubeconfig_env: str = ""
     user_home: Path = Path("~")
+    destroying: bool = False
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property

@@ -84,14 +84,18 @@ def apply_object(kube: KubeClient, want: Mapping[str, Any], step: Step, cluster:
     return {"uid": live.get("metadata", {}).get("uid", "")}
 
 
-def delete_object(kube: KubeClient | None, want: Mapping[str, Any], uid: str, step: Step) -> None:
-    """Delete the object with this uid and wait until it is gone. Another object of the same name is left alone."""
+def delete_object(kube: KubeClient | None, want: Mapping[str, Any], uid: str, step: Step, *, wait: bool = True) -> None:
+    """Delete the object with this uid and wait until it is gone. Another object of the same name is left alone. `wait`
+    is False where the control plane goes as well: nobody will see how far its finalizers came."""
     if kube is None:
         return
     path = _path(kube, want)
     try:
         kube.delete(path, preconditions_uid=uid)
     except (NotFoundError, ConflictError):
+        return
+
+    if not wait:
         return
 
     def gone() -> bool | None:

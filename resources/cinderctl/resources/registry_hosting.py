@@ -76,7 +76,13 @@ class RegistryHostingKind:
         return self.create(address, want, step)
 
     def delete(self, have: Observation, step: Step) -> None:
-        delete_object(self._api.client(), _config_map({}), str(have.outputs.get("uid", "")), step)
+        delete_object(
+            self._api.client(),
+            _config_map({}),
+            str(have.outputs.get("uid", "")),
+            step,
+            wait=not self._context.destroying,
+        )
         delete_record(self._records, have.address)
 
 

@@ -89,7 +89,13 @@ class StorageClassKind:
         return self.create(address, want, step)
 
     def delete(self, have: Observation, step: Step) -> None:
-        delete_object(self._api.client(), step.record.inputs["object"], str(have.outputs.get("uid", "")), step)
+        delete_object(
+            self._api.client(),
+            step.record.inputs["object"],
+            str(have.outputs.get("uid", "")),
+            step,
+            wait=not self._context.destroying,
+        )
         withdraw_components(self._cluster, [_COMPONENT])
         remove_tree(self._cluster.local_path, below=self._cluster.root)
         delete_record(self._cluster.records, have.address)

@@ -166,7 +166,7 @@ def execute(session: Session, plan: Plan, world: World, *, output: Output, paral
         finally:
             if console:
                 done = result is not None and result.error() is None
-                context = session.loaded.config.context_name if session.loaded and done and _sets_context(plan) else ""
+                context = _context_set(session, plan) if done else ""
                 console.close(context=context)
     error = result.error()
     if error is not None:
@@ -180,8 +180,12 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def _sets_context(plan: Plan) -> bool:
-    return plan.mode.value == "apply" and any(change.address.kind == "kubeconfig" for change in plan.pending)
+def _context_set(session: Session, plan: Plan) -> str:
+    """The context that this run made current; "" when it made none."""
+    created = any(change.address.kind == "kubeconfig" and change.action.value == "create" for change in plan.pending)
+    if session.loaded is None or not created or not session.loaded.config.kubeconfig.set_current:
+        return ""
+    return session.loaded.config.context_name
 
 
 def _note_spec(session: Session) -> None:

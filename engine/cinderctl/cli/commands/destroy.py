@@ -44,7 +44,7 @@ def destroy_cluster(
     from cinderctl.cli.commands.apply import execute
     from cinderctl.cli.wiring import home, open_session
     from cinderctl.cli.workspace import approve, color_of, look, plan_for, width_of
-    from cinderctl.core.diagnostics import CinderError, UnobservableError
+    from cinderctl.core.diagnostics import CinderError, Diagnostic, PartialError, UnobservableError
     from cinderctl.engine.lock import Lock
     from cinderctl.host.control import stop_supervisor
     from cinderctl.host.files import remove_tree
@@ -76,6 +76,9 @@ def destroy_cluster(
             # An API server that is down hides what lives in it. It goes with its control plane: look once more.
             if last:
                 raise UnobservableError(plan.unobserved)
+        if plan.held:
+            hint = "take `protect` out of the spec's lifecycle, apply, and destroy again"
+            raise PartialError([Diagnostic(f"{change.address} {change.reason}", hint=hint) for change in plan.held])
         # What an interrupted run left without a record lies in this directory too.
         stop_supervisor(directory, stop_components=True)
         remove_tree(directory.root, below=home().state)
