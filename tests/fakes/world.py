@@ -33,10 +33,9 @@ class Crash(BaseException):
 
 @dataclass
 class Fuse:
-    """Blows at the `at`th call that changes the world (1 is the first), before or after its effect. 0 never blows.
+    """Blows at the `at`th changing call (1 is the first), before or after its effect, and tells `blown`. 0 never blows.
 
-    With `error`, that call fails with it and later calls work; without, the process is dead from then on. `blown` is told.
-    """
+    With `error`, that call fails with it and later calls work; without, the process is dead from then on."""
 
     at: int = 0
     after: bool = False

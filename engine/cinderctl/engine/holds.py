@@ -102,13 +102,16 @@ def find_holds(
     cluster: str,
     mode: Mode,
     steering: Steering,
+    listed: Collection[Address] = (),
+    stuck: Collection[Address] = (),
 ) -> Holds:
-    """`seen` holds every observation, orphans included.
+    """`seen` holds every observation, orphans included. `listed` are known to exist though a closer look may have
+    failed. `stuck` are resources that would have to be replaced and cannot.
 
     Raises: UsageError for a steered address that does not exist.
     """
     _check_steering(steering, seen)
-    absent = _inferred_absent(graph, seen, mode)
+    absent = _inferred_absent(graph, seen, listed, mode)
     pinned: dict[Address, str] = {}
     unknown: set[Address] = set()
     for address, observation in seen.items():
@@ -119,6 +122,7 @@ def find_holds(
             pinned[address] = "could not be seen"
             unknown.add(address)
     foreign = pinned.keys() - unknown
+    pinned.update((address, "cannot be replaced now") for address in stuck)
     for address in _steered_around(steering, seen, edges, mode):
         pinned.setdefault(address, "is not part of this run")
     protected = frozenset(
@@ -146,7 +150,9 @@ def _protected(graph: ResourceGraph, observation: Observation) -> bool:
     return observation.record is not None and observation.record.protect
 
 
-def _inferred_absent(graph: ResourceGraph, seen: Mapping[Address, Observation], mode: Mode) -> frozenset[Address]:
+def _inferred_absent(
+    graph: ResourceGraph, seen: Mapping[Address, Observation], listed: Collection[Address], mode: Mode
+) -> frozenset[Address]:
     """An edge means "cannot exist without": what stands on something absent is absent, whether it can be seen or not.
 
     To destroy, all of what it stands on must be absent, so that nothing is left behind on the strength of one lost
@@ -159,7 +165,7 @@ def _inferred_absent(graph: ResourceGraph, seen: Mapping[Address, Observation], 
         existence = seen[address].existence
         if existence is Existence.ABSENT:
             absent.add(address)
-        elif existence is Existence.UNKNOWN:
+        elif existence is Existence.UNKNOWN and address not in listed:
             needed = graph.dependencies[address]
             if needed and enough(item in absent for item in needed):
                 absent.add(address)

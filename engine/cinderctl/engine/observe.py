@@ -26,12 +26,14 @@ class World:
     """What was seen. `observations` holds the declared resources and those asked for, `orphans` what is ours and
     undeclared.
 
-    `undiscovered` maps a kind to the reason why its objects could not be listed: orphans of that kind may exist.
+    `listed` are all addresses that discovery returned, declared ones too. `undiscovered` maps a kind to the reason
+    why its objects could not be listed: orphans of that kind may exist.
     """
 
     cluster: str
     observations: Mapping[Address, Observation] = field(default_factory=dict)
     orphans: tuple[Observation, ...] = ()
+    listed: frozenset[Address] = frozenset()
     undiscovered: Mapping[str, Diagnostic] = field(default_factory=dict)
 
     def get(self, address: Address) -> Observation:
@@ -77,6 +79,7 @@ def observe_world(
     observations: dict[Address, Observation] = {}
     orphans: dict[Address, Observation] = {}
     undiscovered: dict[str, Diagnostic] = {}
+    listed: list[Address] = []
 
     def look(address: Address) -> None:
         kind = kinds[address.kind]
@@ -88,6 +91,7 @@ def observe_world(
             undiscovered[kind.kind] = found
             return
         for item in found:
+            listed.append(item.address)
             if item.address not in wanted and _is_ours(item, cluster):
                 orphans[item.address] = item
 
@@ -97,7 +101,8 @@ def observe_world(
     tasks += [lambda address=address: look(address) for address in addresses]  # type: ignore[misc]
     _run_bounded(tasks, parallelism, on_progress)
     ordered = {address: observations[address] for address in addresses}
-    return World(cluster, ordered, tuple(orphans[key] for key in sorted(orphans)), dict(sorted(undiscovered.items())))
+    found = tuple(orphans[key] for key in sorted(orphans))
+    return World(cluster, ordered, found, frozenset(listed), dict(sorted(undiscovered.items())))
 
 
 def observe_one(

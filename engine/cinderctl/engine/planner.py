@@ -10,7 +10,7 @@ The rules, each of which a property test needs:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cinderctl.core.address import Address
@@ -24,7 +24,7 @@ from cinderctl.engine.holds import Edges, Holds, Steering, find_holds, join_edge
 from cinderctl.engine.kinds import Declaration, Existence, Observation, replacing_fields
 from cinderctl.engine.observe import Kinds, World, kind_of
 from cinderctl.engine.refs import plain_inputs, refs_in, resolve
-from cinderctl.plans.model import Action, Cause, Change, Mode, Plan
+from cinderctl.plans.model import Action, Change, Mode, Plan
 
 __all__ = ["Steering", "make_plan", "worth_planning_again"]
 
@@ -32,10 +32,20 @@ _NOTHING = Decision(Action.NO_OP)
 
 
 @dataclass(frozen=True, slots=True)
+class _Stuck:
+    """A resource that would have to be replaced (`reason`) and cannot (`why`)."""
+
+    reason: str
+    why: str
+    protected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Scene:
     """Everything a plan is made from, looked up once."""
 
     cluster: str
+    world: World
     graph: ResourceGraph
     seen: Mapping[Address, Observation]
     orphans: tuple[Address, ...]
@@ -48,22 +58,26 @@ class _Scene:
     known: frozenset[Address]
     declared: Mapping[Address, Mapping[str, Any]]
     unlisted: tuple[str, ...]
+    mode: Mode
+    stuck: Mapping[Address, _Stuck] = field(default_factory=dict)
 
     @property
     def blind(self) -> str:
         """Why nothing may be torn down: resources of these kinds may stand on it, and could not be listed."""
-        kinds = "" if self.steering.allow_unknown else ", ".join(self.unlisted)
+        kinds = "" if self.steering.allow_unknown else ", ".join(self.world.undiscovered)
         return f"{kinds} resources that may stand on it could not be listed" if kinds else ""
 
 
 @dataclass(slots=True)
 class _Draft:
-    """Decisions so far; `held` says of a resource left alone why it is."""
+    """Decisions so far; `held` says of a resource left alone why it is; `stuck` are those that
+    would have to be replaced and cannot."""
 
     decisions: dict[Address, Decision]
     wants: dict[Address, Mapping[str, Any]]
     held: dict[Address, str]
     problems: list[Diagnostic]
+    stuck: dict[Address, _Stuck]
 
 
 def make_plan(
@@ -85,7 +99,7 @@ def make_plan(
     """
     declarations = tuple(declarations)
     scene = _scene(declarations, world, kinds, cluster, mode, steering or Steering(), unfinished or {}, known)
-    draft = _decide_destroy(scene) if mode is Mode.DESTROY else _decide_all(scene)
+    scene, draft = _decide_destroy(scene) if mode is Mode.DESTROY else _decide_all(scene)
     replaced = {address for address, item in draft.decisions.items() if item.action is Action.REPLACE}
     changes = _in_order(scene, draft, _changes(scene, draft, replaced))
     return Plan(
@@ -93,7 +107,7 @@ def make_plan(
         mode=mode,
         changes=_with_facts(scene, changes),
         spec_digest=declarations_digest(declarations),
-        unobserved=_unobserved(scene, world),
+        unobserved=_unobserved(scene),
         diagnostics=tuple(draft.problems),
     )
 
@@ -128,9 +142,10 @@ def _scene(  # noqa: PLR0917 - the arguments of `make_plan`, passed on
         if observation.existence is Existence.PRESENT and observation.record is not None:
             recorded[address] = observation.record.depends_on
     edges = join_edges(graph, recorded)
-    holds = find_holds(graph, seen, edges, cluster=cluster, mode=mode, steering=steering)
+    holds = find_holds(graph, seen, edges, cluster=cluster, mode=mode, steering=steering, listed=world.listed)
     return _Scene(
         cluster=cluster,
+        world=world,
         graph=graph,
         seen=seen,
         orphans=tuple(address for address in sorted(seen) if address not in graph.declarations)
@@ -144,17 +159,25 @@ def _scene(  # noqa: PLR0917 - the arguments of `make_plan`, passed on
         unfinished=unfinished,
         known=frozenset(known).union(*recorded.values()),
         unlisted=_unlisted(graph, world, holds),
+        mode=mode,
         declared={address: plain_inputs(declaration) for address, declaration in graph.declarations.items()},
     )
 
 
-def _decide_all(scene: _Scene) -> _Draft:
-    """Decide everything declared, again as long as the set of replaced resources grows; then the orphans."""
+def _decide_all(scene: _Scene) -> tuple[_Scene, _Draft]:
+    """Decide everything declared, again as long as the set of replaced resources grows; then the orphans.
+
+    A resource that would have to be replaced and cannot keeps what stands on it from changing, and that in turn what it
+    stands on from being torn down: all is decided anew with it.
+    """
     replaced: dict[Address, Address] = {}
     while True:
-        draft = _Draft({}, {}, {}, [])
+        draft = _Draft({}, {}, {}, [], {})
         for address in scene.graph.order:
             draft.decisions[address] = _decide_one(scene, draft, address, replaced)
+        if draft.stuck.keys() - scene.stuck.keys():
+            scene, replaced = _with_stuck(scene, {**scene.stuck, **draft.stuck}), {}
+            continue
         roots = [address for address, item in draft.decisions.items() if item.by_itself]
         grown = closure(roots, scene.edges.carries)
         if grown.keys() == replaced.keys():
@@ -162,7 +185,21 @@ def _decide_all(scene: _Scene) -> _Draft:
         replaced = grown
     for address in scene.orphans:
         _decide_orphan(scene, draft, address)
-    return draft
+    return scene, draft
+
+
+def _with_stuck(scene: _Scene, stuck: Mapping[Address, _Stuck]) -> _Scene:
+    holds = find_holds(
+        scene.graph,
+        scene.seen,
+        scene.edges,
+        cluster=scene.cluster,
+        mode=scene.mode,
+        steering=scene.steering,
+        listed=scene.world.listed,
+        stuck=stuck.keys(),
+    )
+    return replace(scene, holds=holds, stuck=stuck)
 
 
 def _decide_one(scene: _Scene, draft: _Draft, address: Address, replaced: Mapping[Address, Address]) -> Decision:
@@ -194,16 +231,31 @@ def _decide_one(scene: _Scene, draft: _Draft, address: Address, replaced: Mappin
     decision = decide(declaration, have, about)
     if decision.action is Action.NO_OP:
         return decision
+    stuck = scene.stuck.get(address)
     reason = pinned or holds.blocked.get(address, "")
+    if stuck is None and not reason and decision.by_itself and (address in holds.kept or scene.blind):
+        protected = holds.kept.get(address) in holds.protected
+        stuck = _Stuck(decision.reason, holds.why_kept(address) if address in holds.kept else scene.blind, protected)
+        draft.stuck[address] = stuck
+    if stuck is not None:
+        draft.held[address] = f"would be replaced ({stuck.reason}), but {stuck.why}"
+        draft.problems.append(_cannot_be_replaced(declaration, stuck))
+        return _NOTHING
     if reason:
         draft.held[address] = f"would be {_past(decision.action)} ({decision.reason}), but {reason}"
         return _NOTHING
-    if decision.action is Action.REPLACE and (address in holds.kept or scene.blind):
-        why = holds.why_kept(address) if address in holds.kept else scene.blind
-        draft.held[address] = f"would be replaced ({decision.reason}), but {why}"
-        draft.problems.append(_cannot_go(scene, address, f"{address} would have to be replaced, but {why}", decision))
-        return _NOTHING
     return decision
+
+
+def _cannot_be_replaced(declaration: Declaration, stuck: _Stuck) -> Diagnostic:
+    return Diagnostic(
+        f"{declaration.address} would have to be replaced, but {stuck.why}",
+        f"The replacement is needed: {stuck.reason}",
+        "set lifecycle.protect to false, or take the change back" if stuck.protected else "",
+        severity=Severity.ERROR if stuck.protected else Severity.WARNING,
+        address=declaration.address,
+        source=declaration.source,
+    )
 
 
 def _output(scene: _Scene, draft: _Draft, ref: Ref) -> Any:
@@ -235,8 +287,8 @@ def _decide_orphan(scene: _Scene, draft: _Draft, address: Address) -> None:
         draft.decisions[address] = Decision(Action.DELETE, "is no longer in the spec")
 
 
-def _decide_destroy(scene: _Scene) -> _Draft:
-    draft = _Draft({}, dict(scene.declared), {}, [])
+def _decide_destroy(scene: _Scene) -> tuple[_Scene, _Draft]:
+    draft = _Draft({}, dict(scene.declared), {}, [], {})
     going = {address for address in scene.seen if _goes(scene, address)}
     for address in (*scene.graph.order, *scene.orphans):
         have = scene.seen[address]
@@ -253,7 +305,7 @@ def _decide_destroy(scene: _Scene) -> _Draft:
             why = scene.holds.why_kept(address)
             draft.held[address] = f"stays: {why}"
             draft.problems.append(_left_alone(address, f"{address} is not destroyed: {why}"))
-    return draft
+    return scene, draft
 
 
 def _goes(scene: _Scene, address: Address) -> bool:
@@ -332,14 +384,14 @@ def _with_facts(scene: _Scene, changes: Sequence[Change]) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _unobserved(scene: _Scene, world: World) -> tuple[Diagnostic, ...]:
+def _unobserved(scene: _Scene) -> tuple[Diagnostic, ...]:
     found: list[Diagnostic] = []
     for address, observation in scene.seen.items():
         if observation.existence is Existence.UNKNOWN and address not in scene.holds.absent:
             why = observation.unknown or Diagnostic(f"{address} could not be seen")
             declaration = scene.graph.declarations.get(address)
             found.append(why.located(address=address, source=declaration.source if declaration else ""))
-    return (*found, *(world.undiscovered[kind] for kind in scene.unlisted))
+    return (*found, *(scene.world.undiscovered[kind] for kind in scene.unlisted))
 
 
 def _unlisted(graph: ResourceGraph, world: World, holds: Holds) -> tuple[str, ...]:
@@ -365,20 +417,6 @@ def _foreign(declaration: Declaration, pinned: str) -> Diagnostic:
         "choose another name in the spec, or remove the object by its owner's means",
         address=declaration.address,
         source=declaration.source,
-    )
-
-
-def _cannot_go(scene: _Scene, address: Address, summary: str, decision: Decision) -> Diagnostic:
-    protected = scene.holds.kept.get(address) in scene.holds.protected
-    return Diagnostic(
-        summary,
-        f"The replacement is needed because it {decision.reason}"
-        if decision.cause is Cause.DEPENDENCY
-        else f"The replacement is needed: {decision.reason}",
-        "set lifecycle.protect to false, or take the change back" if protected else "",
-        severity=Severity.ERROR if protected else Severity.WARNING,
-        address=address,
-        source=scene.graph.declarations[address].source,
     )
 
 
