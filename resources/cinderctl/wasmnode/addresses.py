@@ -31,6 +31,8 @@ class Addresses:
         if before and before not in self._used and ipaddress.ip_address(before) in self._range:
             return self._take(uid, before)
         count = self._range.num_addresses
+        if len(self._used) > count - 2:
+            return self._node_ip
         # The first address is the network's, the last the broadcast address; the search goes round so that a fresh pod
         # does not get the address of one that just went.
         for step in range(max(0, count - 2)):

@@ -30,8 +30,6 @@ from cinderctl.wasmrun.protocol import RunState
 
 __all__ = ["Agent", "log_line", "run_agent"]
 
-_LAST_WORDS = 3.0  # seconds an ending agent spends on statuses and records not yet out
-
 
 def log_line(text: str) -> None:
     """One line of the agent's log (standard error, which the supervisor keeps)."""
@@ -147,7 +145,7 @@ class Agent:
 
     async def _last_words(self) -> None:
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(self._timing.last_words):
                 await self.services.records.drain()
                 await self.services.statuses.drain()
         except TimeoutError:

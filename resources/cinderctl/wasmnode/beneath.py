@@ -30,9 +30,14 @@ def beneath(root: Path, relative: str, *, create: bool) -> tuple[Path, bool]:
             try:
                 following = _enter(descriptor, part, create)
             except OSError as error:
-                if error.errno == errno.ENOTDIR and number == len(parts) - 1:
-                    return path, _is_directory(descriptor, part, relative)
-                raise CinderError(f"subPath {relative!r} cannot be used: {_why(error)}") from error
+                # A link, refused by O_NOFOLLOW, is no directory either (ENOTDIR, or ELOOP on some systems).
+                why = error.strerror or str(error)
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    kind = _kind(descriptor, part)
+                    if kind == "a file" and number == len(parts) - 1:
+                        return path, False
+                    why = f"{part!r} in it is {kind}"
+                raise CinderError(f"subPath {relative!r} cannot be used: {why}") from error
             os.close(descriptor)
             descriptor = following
     finally:
@@ -51,13 +56,8 @@ def _enter(parent: int, name: str, create: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def _is_directory(parent: int, name: str, relative: str) -> bool:
+def _kind(parent: int, name: str) -> str:
     mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     if stat.S_ISREG(mode):
-        return False
-    kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a directory"
-    raise CinderError(f"subPath {relative!r} cannot be used: it is {kind}")
-
-
-def _why(error: OSError) -> str:
-    return "it leads through a symbolic link" if error.errno == errno.ELOOP else (error.strerror or str(error))
+        return "a file"
+    return "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a directory"

@@ -42,7 +42,9 @@ class Timing:
     access_allowed: float = 300  # how long an answer about a caller is believed
     access_denied: float = 30
     collect: float = 300  # garbage collection
-    image_minimum_age: float = 120  # an unused image is kept at least this long
+    last_words: float = 3  # what an ending agent spends on statuses and records not yet out
+    image_age: float = 7 * 86400  # an image nobody used for this long goes
+    image_age_full: float = 120  # the same when the disk is almost full (85 %, the kubelet's threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from cinderctl.wasmnode.images import ImageStore
 
 __all__ = ["Collector", "remove_orphans"]
 
+_DISK_HIGH = 0.85
 _ORPHAN_AGE = 10.0  # seconds; a directory younger than this may belong to a pod that is just being made
 
 
@@ -34,13 +36,19 @@ class Collector:
         while True:
             try:
                 removed = await asyncio.to_thread(remove_orphans, self.pods_dir, frozenset(self.alive()))
-                freed = await asyncio.to_thread(self.images.collect, self.in_use(), self.timing.image_minimum_age)
+                freed = await asyncio.to_thread(self.images.collect, self.in_use(), self._age())
             except (CinderError, OSError) as error:
                 self.log(f"clearing away failed: {error}")
             else:
                 if removed or freed:
                     self.log(f"cleared away {removed} directories of former pods, {freed} bytes of modules")
             await asyncio.sleep(self.timing.collect)
+
+    def _age(self) -> float:
+        """Seconds an unused image is kept."""
+        usage = shutil.disk_usage(self.pods_dir)
+        full = usage.used / max(1, usage.used + usage.free) > _DISK_HIGH
+        return self.timing.image_age_full if full else self.timing.image_age
 
 
 def remove_orphans(pods_dir: Path, alive: Collection[str], *, now: Callable[[], float] = time.time) -> int:

@@ -223,11 +223,16 @@ class Identity:
             except KubeError as error:
                 self._log(f"the {wanted.name} certificate cannot be requested: {error}")
                 pause = min(max(pause * 2, 1.0), 30.0)
+            except IdentityError as error:
+                # A pending key that cannot be read is in nobody's use: begin with another.
+                self._log(f"the {wanted.name} certificate cannot be requested: {error}")
+                remove_file(self._pending(wanted.name))
+                pause = min(max(pause * 2, 1.0), 30.0)
             await asyncio.sleep(pause)
 
     async def _request(self, wanted: _Wanted, kube: AsyncKube) -> Certificate:
         """One request from key to certificate. Raises: KubeError."""
-        key_file = self._config.pki_dir / f"{wanted.name}.pending.key"
+        key_file = self._pending(wanted.name)
         made = await self._work(
             {
                 "op": "request",
@@ -293,6 +298,9 @@ class Identity:
         if kept is None:
             raise TransientError("the certificate cannot be used", retry_after=5)
         return kept
+
+    def _pending(self, name: str) -> Path:
+        return self._config.pki_dir / f"{name}.pending.key"
 
     def _file(self, name: str) -> Path:
         return self._config.pki_dir / f"{name}.pem"

@@ -111,8 +111,18 @@ class Pods:
         for uid in list(self._records):
             del self._records[uid]
             self._addresses.release(uid)
+            self._strangers[uid] = asyncio.create_task(self._remove(uid), name=f"remove {uid}")
         if self._services.runtime.ready.is_set():
             self._stop_strangers(self._services.runtime.runs)
+
+    async def _remove(self, uid: str) -> None:
+        """The directory of a pod that is gone. What a run of it still writes, the collector takes later."""
+        try:
+            await self._services.records.remove(uid)
+        except CinderError as error:
+            self._services.log(f"the directory of a former pod cannot be removed: {error}")
+        finally:
+            self._strangers.pop(uid, None)
 
     def _stop_strangers(self, runs: Mapping[str, RunState]) -> None:
         for run in list(runs):

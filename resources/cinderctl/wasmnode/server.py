@@ -74,7 +74,7 @@ class KubeletServer:
         if self._config.ca_file:
             context.load_verify_locations(self._config.ca_file)
             context.verify_mode = ssl.CERT_OPTIONAL
-        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False)
+        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
         try:
             await self._listen(runner, context)
@@ -87,9 +87,7 @@ class KubeletServer:
         """Waits for a port that is still taken, as by the agent before us."""
         said = False
         while True:
-            site = web.TCPSite(
-                runner, self._config.listen_address, self._config.port, ssl_context=context, shutdown_timeout=2
-            )
+            site = web.TCPSite(runner, self._config.listen_address, self._config.port, ssl_context=context)
             try:
                 await site.start()
             except OSError as error:

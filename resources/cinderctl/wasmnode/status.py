@@ -35,9 +35,19 @@ def pod_status(
     (PodScheduled, readiness gates) are left to their owners: a strategic merge patch keeps them.
     """
     before = before if before is not None else pod.status
+    over = phase in ("Succeeded", "Failed")
+    if over and record.final is not None and _never_begun(record):
+        # As the kubelet shows a pod it refused: a waiting container would hide the reason from `kubectl get`.
+        return {
+            "phase": phase,
+            "startTime": time_text(record.started),
+            "reason": record.final.reason,
+            "message": record.final.message,
+            "containerStatuses": [],
+            "initContainerStatuses": [],
+        }
     main = [_container_status(c, record) for c in pod.containers]
     init = [_container_status(c, record, init=True) for c in pod.init_containers]
-    over = phase in ("Succeeded", "Failed")
     status: dict[str, Any] = {
         "phase": phase,
         "startTime": time_text(record.started),
@@ -59,6 +69,10 @@ def pod_status(
     if record.final is not None:
         status["reason"], status["message"] = record.final.reason, record.final.message
     return status
+
+
+def _never_begun(record: PodRecord) -> bool:
+    return all(state.phase == "waiting" for state in record.containers.values())
 
 
 def _container_status(container: Mapping[str, Any], record: PodRecord, *, init: bool = False) -> dict[str, Any]:

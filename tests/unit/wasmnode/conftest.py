@@ -33,6 +33,7 @@ FAST = Timing(
     refresh=0.1,
     api_retry_first=0.02,
     api_retry_most=0.1,
+    last_words=0.1,
 )
 
 
@@ -107,6 +108,16 @@ class Lab:
         return found
 
 
+Run = Callable[[Callable[[Lab], Awaitable[None]]], None]
+OWNED = [{"kind": "ReplicaSet", "name": "r", "uid": "u", "apiVersion": "apps/v1", "controller": True}]
+
+
+def state_of(obj: dict[str, Any], name: str = "c") -> dict[str, Any]:
+    """The status of a container of a pod."""
+    found: dict[str, Any] = next(c for c in obj["status"]["containerStatuses"] if c["name"] == name)
+    return found
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
     return NodeConfig(
@@ -126,7 +137,7 @@ def config(tmp_path: Path) -> NodeConfig:
 
 
 @pytest.fixture
-def run_lab(config: NodeConfig) -> Callable[[Callable[[Lab], Awaitable[None]]], None]:
+def run_lab(config: NodeConfig) -> Run:
     """Run an asynchronous test body with a lab."""
 
     def run(body: Callable[[Lab], Awaitable[None]]) -> None:

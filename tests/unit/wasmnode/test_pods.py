@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cinderctl.core.diagnostics import CinderError
 from tests.fakes.apiserver import pod
-from tests.unit.wasmnode.conftest import Lab
-
-Run = Callable[[Callable[[Lab], Awaitable[None]]], None]
-OWNED = [{"kind": "ReplicaSet", "name": "r", "uid": "u", "apiVersion": "apps/v1", "controller": True}]
-
-
-def state_of(obj: dict[str, Any], name: str = "c") -> dict[str, Any]:
-    return next(c for c in obj["status"]["containerStatuses"] if c["name"] == name)
+from tests.unit.wasmnode.conftest import OWNED, Lab, Run, state_of
 
 
 def test_a_pod_runs_and_succeeds_and_running_is_always_seen_first(run_lab: Run) -> None:
