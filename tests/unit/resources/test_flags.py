@@ -19,6 +19,8 @@ GOLDEN = {
 --cert-file=/c/pki/etcd-server.crt
 --client-cert-auth=true
 --data-dir=/c/etcd
+--election-timeout=100
+--heartbeat-interval=20
 --initial-advertise-peer-urls=https://127.0.0.1:2380
 --initial-cluster=default=https://127.0.0.1:2380
 --key-file=/c/pki/etcd-server.key

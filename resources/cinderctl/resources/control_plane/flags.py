@@ -41,6 +41,9 @@ def default_args(*, pod_cidr: str, service_cidr: str, cluster_name: str) -> dict
     return {
         "etcd": {
             "auto-compaction-retention": "1",
+            # A member alone still waits for up to this long (ms) before it elects itself; there is nobody to wait for.
+            "election-timeout": "100",
+            "heartbeat-interval": "20",
             "snapshot-count": "10000",
         },
         "kube-apiserver": {
