@@ -25,7 +25,7 @@ _ROUNDS = 3  # a control plane that was down hides what is in it: mended, everyt
 
 def apply(
     plan_file: Annotated[
-        Path | None, typer.Argument(help="A plan saved by `plan --out`: exactly that is done.", metavar="[PLAN]")
+        Path | None, typer.Argument(help="A plan saved by `plan --out`: exactly that is done.", metavar="PLAN")
     ] = None,
     files: Files = None,
     name: Name = None,
