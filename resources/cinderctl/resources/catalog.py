@@ -401,7 +401,8 @@ class _Catalog:
             )
         if self.config.post_crit_commands:
             # Commands may use anything the cluster has, so they come after all of it.
-            waits_for = [Address("wasm_node", str(node.name)) for node in self.config.effective_wasm_nodes]
+            waits_for = [Address("kubeconfig", self.name)]
+            waits_for += [Address("wasm_node", str(node.name)) for node in self.config.effective_wasm_nodes]
             waits_for += [Address("file", item.path) for item in self.config.files]
             waits_for += [Address("artifact", artifact.name) for artifact in self.config.artifacts]
             waits_for += [

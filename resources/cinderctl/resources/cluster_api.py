@@ -48,6 +48,14 @@ class ClusterApi:
                 self._server = server
             return self._client
 
+    def takes_pods(self, namespace: str = "default") -> bool | None:
+        """Whether a pod can be made there: its default service account appears a moment after the namespace.
+
+        None for "not yet", as a condition to wait for. Raises: KubeError; LookupError without a control plane.
+        """
+        account = self.require().get_or_none(f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+        return True if account else None
+
     def require(self) -> KubeClient:
         """The client, where the graph has made sure of a control plane. Raises: LookupError."""
         client = self.client()

@@ -20,7 +20,7 @@ from cinderctl.host.records import delete_record, list_records, read_extra, read
 from cinderctl.kube.kubeconfig import CorruptConfigError, Entries, Names, merge, read_entry, remove
 from cinderctl.pki import describe
 from cinderctl.plans.model import FieldChange
-from cinderctl.resources.cluster_api import server_of
+from cinderctl.resources.cluster_api import ClusterApi, server_of
 from cinderctl.resources.context import Context
 
 __all__ = ["KubeconfigInputs", "KubeconfigKind", "complete_kubeconfig", "export_entries"]
@@ -46,8 +46,9 @@ class KubeconfigKind:
     parallelism: ClassVar[int] = 1
     volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, api: ClusterApi) -> None:
         self._context = context
+        self._api = api
         self._cluster = context.cluster
         self._records = context.cluster.records
 
@@ -94,7 +95,11 @@ class KubeconfigKind:
         )
 
     def create(self, address: Address, want: KubeconfigInputs, step: Step) -> Mapping[str, Any]:
-        return self._put(address, want, step, set_current=want.set_current)
+        outputs = self._put(address, want, step, set_current=want.set_current)
+        # Whoever is handed a cluster begins with a pod. Waited for here and not where the control plane is made: there,
+        # the nodes would join half a second later.
+        step.wait_until(self._api.takes_pods, "pods can be made in the default namespace", interval=0.03)
+        return outputs
 
     def _put(self, address: Address, want: KubeconfigInputs, step: Step, *, set_current: bool) -> Mapping[str, Any]:
         before = read_extra(self._records, address)

@@ -52,6 +52,8 @@ class ManifestKind:
     def create(self, address: Address, want: ManifestInputs, step: Step) -> Mapping[str, Any]:
         del address
         write_record(self._records, step.record)
+        if (want.object["apiVersion"], want.object["kind"]) == ("v1", "Pod"):
+            self._wait_for_account(want.object, step)
         return apply_object(self._api.require(), want.object, step, self._context.name)
 
     def update(
@@ -69,3 +71,11 @@ class ManifestKind:
             wait=not self._context.destroying,
         )
         delete_record(self._records, have.address)
+
+    def _wait_for_account(self, pod: Mapping[str, Any], step: Step) -> None:
+        """A pod is refused for good until its namespace, which may be a moment old, has its default service account."""
+        namespace = str(pod["metadata"].get("namespace") or "default")
+        if pod.get("spec", {}).get("serviceAccountName", "default") == "default":
+            step.wait_until(
+                lambda: self._api.takes_pods(namespace), f"pods can be made in namespace {namespace}", interval=0.03
+            )

@@ -40,7 +40,7 @@ def process_kinds(
         CniKind(context),
         CommandKind(context),
         FileKind(context, contents),
-        KubeconfigKind(context),
+        KubeconfigKind(context, api),
         ManifestKind(context, api),
         ProcessControlPlaneKind(context, api),
         RegistryHostingKind(context, api),

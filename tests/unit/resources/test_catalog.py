@@ -104,6 +104,7 @@ GATES = {
                     "binaries.kubernetes",
                     "control_plane.cinder",
                     "file./etc/a",
+                    "kubeconfig.cinder",
                     "storage_class.local-path",
                 ],
             },

@@ -22,7 +22,6 @@ from cinderctl.host.control import acknowledge, read_components, read_status
 from cinderctl.host.files import ensure_dir, remove_tree, write_json
 from cinderctl.host.ports import free_port, release_ports
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.kube.errors import KubeError
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.cluster_api import ClusterApi, server_of
 from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
@@ -102,7 +101,6 @@ class ProcessControlPlaneKind:
         for name in COMPONENTS:
             step.wait_until(partial(component_ready, self._cluster, name), f"{name} is ready", interval=0.02)
             acknowledge(self._cluster, name)
-        step.wait_until(self._serves, "the API server serves service accounts", interval=0.03)
         return self._outputs()
 
     def update(
@@ -119,13 +117,6 @@ class ProcessControlPlaneKind:
             remove_tree(directory, below=self._cluster.root)
         release_ports(self._context.home.host, f"{self._context.name}/")
         delete_record(self._cluster.records, have.address)
-
-    def _serves(self) -> bool | None:
-        try:
-            account = self._api.require().get_or_none("/api/v1/namespaces/default/serviceaccounts/default")
-            return True if account else None
-        except KubeError:
-            return None
 
     def _ports(self, preferred: int) -> Ports:
         def port(key: str, wish: int | None = None) -> int:
