@@ -55,7 +55,9 @@ def facts_of(
 def moved_facts(change: Change, observation: Observation, *, during_run: bool = False) -> list[str]:
     """The facts that no longer are what the change relies on, in their order.
 
-    `during_run`: readiness and outputs do not count, since earlier steps of the same run may move them.
+    `during_run`: readiness and outputs do not count, since earlier steps of the same run may move them (a supervisor
+    that is started again starts all it had). Nor do fields that the change sets: they become what the plan shows from
+    wherever they are.
     """
     outputs = [name.removeprefix("outputs.") for name in change.relies_on if name.startswith("outputs.")]
     wanted = change.inputs if "ready" in change.relies_on else None
@@ -64,8 +66,13 @@ def moved_facts(change: Change, observation: Observation, *, during_run: bool = 
         return []
     if now["existence"] != change.relies_on.get("existence"):
         return ["existence"]
-    names = [name for name in change.relies_on if not (during_run and (name == "ready" or name.startswith("outputs.")))]
+    names = [name for name in change.relies_on if not (during_run and _may_move(change, name))]
     return [name for name in names if now.get(name) != change.relies_on[name]]
+
+
+def _may_move(change: Change, name: str) -> bool:
+    fields = {f"attributes.{path_text(item.path)}" for item in change.fields}
+    return name == "ready" or name.startswith("outputs.") or name in fields
 
 
 def relied_on(plan: Plan) -> frozenset[Address]:
