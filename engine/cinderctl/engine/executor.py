@@ -9,8 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,7 +18,6 @@ from cinderctl.core.diagnostics import (
     CinderError,
     Diagnostic,
     InterruptedRunError,
-    PartialError,
 )
 from cinderctl.engine.events import (
     Event,
@@ -35,63 +33,12 @@ from cinderctl.engine.journal import Journal, JournalError
 from cinderctl.engine.kinds import Declaration, Existence
 from cinderctl.engine.observe import Kinds, World, kind_of
 from cinderctl.engine.perform import Ended, Work, explain, perform, prepare
+from cinderctl.engine.results import ApplyResult, Outcome, ResourceResult
 from cinderctl.engine.schedule import StepNode, make_schedule
 from cinderctl.engine.steps import Interrupt, RunningStep
 from cinderctl.plans.model import Action, Change, Plan
 
 __all__ = ["ApplyResult", "Outcome", "ResourceResult", "apply_plan"]
-
-
-class Outcome(StrEnum):
-    DONE = "done"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    INTERRUPTED = "interrupted"
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceResult:
-    """One line of the table at the end. `seconds` is the time its steps took; `because` the failure it was skipped
-    for.
-    """
-
-    address: Address
-    action: Action
-    outcome: Outcome
-    seconds: float = 0.0
-    reason: str = ""
-    because: Address | None = None
-    diagnostics: tuple[Diagnostic, ...] = ()
-    log: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyResult:
-    """`results` in the order of the plan, pending changes only. `outputs` of all that was built or was there."""
-
-    run: str
-    results: tuple[ResourceResult, ...]
-    seconds: float = 0.0
-    interrupted: bool = False
-    diagnostics: tuple[Diagnostic, ...] = ()
-    outputs: Mapping[Address, Mapping[str, Any]] = field(default_factory=dict)
-
-    def count(self, outcome: Outcome) -> int:
-        return sum(item.outcome is outcome for item in self.results)
-
-    def error(self) -> CinderError | None:
-        """What to end the process with: its type carries the exit code. None when all that was planned is done.
-
-        What could not be seen is the plan's to say: a second look after this run may see it.
-        """
-        problems = [problem for item in self.results for problem in item.diagnostics]
-        problems = [*self.diagnostics, *dict.fromkeys(problems)]
-        if self.interrupted:
-            hint = "run the command again: it goes on where this run stopped"
-            return InterruptedRunError([*problems, Diagnostic("the run was interrupted", hint=hint)])
-        if problems:
-            return (PartialError if self.count(Outcome.DONE) else CinderError)(problems)
-        return None
 
 
 def apply_plan(
@@ -105,6 +52,7 @@ def apply_plan(
     parallelism: int = 10,
     interrupt: Interrupt | None = None,
     look_again: bool = True,
+    patience: float = 10.0,
     cost: Callable[[Change, Phase], float] = lambda _change, _phase: 1.0,
     debug: bool = False,
     run: str = "",
@@ -112,8 +60,8 @@ def apply_plan(
 ) -> ApplyResult:
     """Do what the plan shows and no more. `world` is what the plan was made from, or for a saved plan what was
     observed again. `emit` is called from the calling thread only. With `look_again` each resource is observed once
-    more right before its step, and a step whose resource moved fails. `cost` estimates steps for the order in which
-    ready ones start.
+    more right before its step, and a step whose resource moved fails, or cannot be seen for `patience` seconds.
+    `cost` estimates steps for the order in which ready ones start.
 
     Raises: CinderError with the plan's errors, before anything is done; InterruptedRunError at the second
     interrupt, while steps still run in daemon threads. All other failures are in the result.
@@ -132,6 +80,7 @@ def apply_plan(
         parallelism=parallelism,
         interrupt=interrupt or Interrupt(),
         look_again=look_again,
+        patience=patience,
         cost=cost,
         debug=debug,
         run=run or secrets.token_hex(4),
@@ -165,6 +114,7 @@ class _Run:
         parallelism: int,
         interrupt: Interrupt,
         look_again: bool,
+        patience: float,
         cost: Callable[[Change, Phase], float],
         debug: bool,
         run: str,
@@ -196,6 +146,7 @@ class _Run:
             emit=self._inbox.put,
             now=now,
             look_again=look_again,
+            patience=patience,
             stopping=threading.Event(),
         )
 

@@ -40,7 +40,6 @@ __all__ = ["Ended", "Work", "perform"]
 
 _FIRST_PAUSE = 0.1  # seconds before the second try, doubled each time
 _LONGEST_PAUSE = 5.0
-_UNSEEN_PATIENCE = 10.0  # seconds: an API server that restarts in the same run is back by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every step of a run shares. `outputs` is filled as steps end; `emit` may be called from any thread."""
+    """What every step of a run shares. `outputs` is filled as steps end; `emit` may be called from any thread.
+
+    `patience`: seconds to wait for a resource to be seen again: an API server that restarts in the same run is back
+    then.
+    """
 
     cluster: str
     kinds: Kinds
@@ -64,6 +67,7 @@ class Work:
     emit: Callable[[Event], None]
     now: Callable[[], float]
     look_again: bool
+    patience: float
     stopping: threading.Event
 
 
@@ -166,7 +170,7 @@ def _confirmed(work: Work, change: Change, phase: Phase, want: Any, step: Runnin
 
 def _look_until_seen(work: Work, change: Change, want: Any, step: RunningStep) -> Observation:
     scope, kind = Scope(work.cluster), kind_of(work.kinds, change.address)
-    end = time.monotonic() + min(_UNSEEN_PATIENCE, step.remaining)
+    end = time.monotonic() + min(work.patience, step.remaining)
     pause = _FIRST_PAUSE
     while True:
         have = observe_one(kind, change.address, want, scope)
