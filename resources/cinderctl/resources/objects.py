@@ -17,17 +17,33 @@ from cinderctl.engine.kinds import Existence, Observation, Step
 from cinderctl.kube.client import KubeClient
 from cinderctl.kube.errors import ConflictError, KubeError, NotFoundError
 from cinderctl.kube.fields import changed_by
+from cinderctl.kube.resources import parse_quantity
 
 __all__ = ["FIELD_MANAGER", "apply_object", "delete_object", "observe_object", "project", "revealed"]
 
 FIELD_MANAGER = "cinderctl"
 
 
-def project(want: Any, live: Any) -> Any:
+# The server rewrites quantities (`0.5` as `500m`) wherever their maps stand.
+_QUANTITIES = frozenset(
+    {"capacity", "default", "defaultRequest", "hard", "limits", "max", "min", "overhead", "requests"}
+)
+# Maps of the user's own keys: there an empty value that is gone is a change.
+_OWN_KEYS = frozenset({"annotations", "binaryData", "data", "labels", "matchLabels", "nodeSelector"})
+
+
+def project(want: Any, live: Any, inside: str = "") -> Any:
     """`live` cut to the shape of `want`: keys only `live` has are left out, list items are matched by name or by
-    place."""
+    place. Where the server keeps another form of what was said, it reads as it was said: null asks for nothing, a zero
+    value may be left out, an equal quantity is written anew. `inside` is the key that both stand at."""
+    if want is None:
+        return None
     if isinstance(want, Mapping) and isinstance(live, Mapping):
-        return {key: project(value, live[key]) for key, value in want.items() if key in live}
+        return {
+            key: project(value, live[key], inside if inside in _QUANTITIES else key) if key in live else value
+            for key, value in want.items()
+            if key in live or (_says_nothing(value) and inside not in _OWN_KEYS)
+        }
     if isinstance(want, (list, tuple)) and isinstance(live, (list, tuple)):
         by_name = {item["name"]: item for item in live if isinstance(item, Mapping) and "name" in item}
         if by_name and len(by_name) == len(live) and all(isinstance(i, Mapping) and "name" in i for i in want):
@@ -39,7 +55,20 @@ def project(want: Any, live: Any) -> Any:
         return list(live)
     if isinstance(want, Secret) and isinstance(live, str):
         return Secret(live)
-    return live
+    return want if inside in _QUANTITIES and _same_quantity(want, live) else live
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ("", 0, [], (), {})
+
+
+def _same_quantity(want: Any, live: Any) -> bool:
+    if not isinstance(want, (str, int, float)) or isinstance(want, bool) or not isinstance(live, str):
+        return False
+    try:
+        return parse_quantity(want) == parse_quantity(live)
+    except ValueError:
+        return False
 
 
 def revealed(value: Any) -> Any:
