@@ -44,8 +44,9 @@ class Addresses:
         return self._node_ip
 
     def release(self, uid: str) -> None:
+        """The address may be given again. A finished pod keeps showing its own, so two may share one for a while."""
         address = self._by_uid.pop(uid, None)
-        if address is not None and address != self._node_ip:
+        if address is not None and address != self._node_ip and address not in self._by_uid.values():
             self._used.discard(address)
 
     def _take(self, uid: str, address: str) -> str:

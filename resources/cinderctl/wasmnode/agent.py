@@ -39,6 +39,22 @@ def log_line(text: str) -> None:
     sys.stderr.flush()
 
 
+class Complaints:
+    """Passes errors on to a log; the same trouble again and again is one line."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._said = ""
+
+    def __call__(self, error: Exception) -> None:
+        text = str(error)
+        if isinstance(error, CinderError) and error.diagnostics and error.diagnostics[0].detail:
+            text = f"{text} ({error.diagnostics[0].detail})"
+        if text != self._said:
+            self._said = text
+            self._log(text)
+
+
 class Agent:
     """Everything of one node. `connect` and `puller` are what a test replaces."""
 
@@ -55,6 +71,7 @@ class Agent:
         self.config = config
         self.kube = kube
         self._log = log
+        note = Complaints(log)
         self._timing = timing = timing or Timing()
         ensure_dir(config.directory)
         facts = host_facts(config.directory, config.node_name)
@@ -66,13 +83,13 @@ class Agent:
             on_state=self._run_changed,
             on_list=self._runs_listed,
             on_change=self._runtime_changed,
-            on_error=self._note,
+            on_error=note,
         )
         self.images = ImageStore(
             config.images_dir,
             puller or OciPuller(config.mirrors_file),
             allow_local=config.allow_local_modules,
-            on_error=self._note,
+            on_error=note,
         )
         self.services = Services(
             config=config,
@@ -81,9 +98,9 @@ class Agent:
             objects=Objects(kube),
             images=self.images,
             runtime=self.runtime,
-            records=RecordStore(config.pods_dir, self._note),
+            records=RecordStore(config.pods_dir, note),
             statuses=StatusWriter(kube, timing, log),
-            events=Events(kube, config.node_name, self._note),
+            events=Events(kube, config.node_name, note),
             memory=facts.memory,
             cpus=facts.cpus,
             log=log,
@@ -106,7 +123,6 @@ class Agent:
             in_use=self.pods.images_in_use,
             log=log,
         )
-        self._said = ""
 
     async def run(self, *background: Coroutine[Any, Any, None]) -> None:
         """Until cancelled; then what is not yet told is told, and pods run on."""
@@ -151,20 +167,12 @@ class Agent:
         except TimeoutError:
             self._log("ending before everything was reported; the next start goes on with it")
 
-    def _note(self, error: Exception) -> None:
-        text = str(error)
-        if isinstance(error, CinderError) and error.diagnostics and error.diagnostics[0].detail:
-            text = f"{text} ({error.diagnostics[0].detail})"
-        if text != self._said:  # the same trouble again and again is one line
-            self._said = text
-            self._log(text)
-
 
 async def run_agent(config: NodeConfig, *, log: Callable[[str], None] = log_line) -> None:
     """Join the cluster and be a node of it until cancelled. Raises: CinderError when there is no way to join."""
     identity = Identity(config, log=log)
     client = await identity.client()
-    async with AsyncKube(identity.endpoint, on_error=lambda error: log(str(error))) as kube:
+    async with AsyncKube(identity.endpoint, on_error=Complaints(log)) as kube:
         agent = Agent(config, kube, log=log)
         server = KubeletServer(agent, log=log)
         await agent.run(_serve(identity, client, kube, agent, server))

@@ -87,7 +87,9 @@ class Pods:
         ip = ip or self._addresses.of(
             pod.uid, host_network=bool(pod.spec.get("hostNetwork")), before=str(pod.status.get("podIP") or "")
         )
-        worker = self.workers[pod.uid] = PodWorker(self._services, pod, ip, record, refusal)
+        worker = self.workers[pod.uid] = PodWorker(
+            self._services, pod, ip, record=record, refusal=refusal, over=self._addresses.release
+        )
         task = self._tasks[pod.uid] = asyncio.create_task(worker.run(), name=f"pod {pod}")
         task.add_done_callback(lambda done: self._ended(pod, done))
 

@@ -7,8 +7,7 @@ twice); an end does, before the runtime is told to forget it. Writes go through 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,8 +126,7 @@ class RecordStore:
         """No more writes for this pod."""
         self._dirty.pop(uid, None)
         for future in self._waiting.pop(uid, ()):
-            if not future.done():
-                future.set_result(None)
+            _settle(future)
 
     async def run(self) -> None:
         """The writer; runs until cancelled."""
@@ -138,8 +136,9 @@ class RecordStore:
             self._wake.clear()
             # Removals first, and by the same hand as writes: they make room, and nothing is written after them.
             doomed, self._doomed = self._doomed, {}
+            failed = await asyncio.to_thread(self._remove, tuple(doomed)) if doomed else {}
             for uid, future in doomed.items():
-                await self._remove(uid, future)
+                _settle(future, failed.get(uid))
             batch, self._dirty = self._dirty, {}
             waiting, self._waiting = self._waiting, {}
             try:
@@ -156,20 +155,29 @@ class RecordStore:
                 continue
             for futures in waiting.values():
                 for future in futures:
-                    with contextlib.suppress(asyncio.InvalidStateError):
-                        future.set_result(None)
+                    _settle(future)
 
-    async def _remove(self, uid: str, future: asyncio.Future[None]) -> None:
-        try:
-            await asyncio.to_thread(remove_tree, self._root / uid, below=self._root)
-        except CinderError as error:
-            if not future.done():
-                future.set_exception(error)
-        else:
-            if not future.done():
-                future.set_result(None)
+    def _remove(self, uids: Iterable[str]) -> dict[str, CinderError]:
+        """Blocking. What could not be removed, and why."""
+        failed: dict[str, CinderError] = {}
+        for uid in uids:
+            try:
+                remove_tree(self._root / uid, below=self._root)
+            except CinderError as error:
+                failed[uid] = error
+        return failed
 
     def _write(self, batch: Mapping[str, PodRecord], durable: frozenset[str]) -> None:
         for uid, record in batch.items():
             directory = ensure_dir(self._root / uid)
             write_json(directory / "record.json", to_json(record), durable=uid in durable)
+
+
+def _settle(future: asyncio.Future[None], error: CinderError | None = None) -> None:
+    """Whoever waited may be gone."""
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(None)

@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cinderctl.core.diagnostics import CinderError
+from cinderctl.core.diagnostics import CinderError, TransientError
 from cinderctl.kube.aio import AsyncKube
-from cinderctl.kube.errors import AlreadyExistsError, NotFoundError
+from cinderctl.kube.errors import AlreadyExistsError, KubeError, NotFoundError
 from cinderctl.kube.resources import format_micro_time
 from cinderctl.wasmnode.config import NodeConfig, Timing
 from cinderctl.wasmnode.host_facts import HostFacts, Pressure, pressure
 from cinderctl.wasmnode.images import Image
 from cinderctl.wasmnode.node_object import (
+    allowed_label,
     new_node,
     node_annotations,
     node_labels,
@@ -67,6 +68,9 @@ class Registration:
         self._wake = asyncio.Event()
         self.registered = asyncio.Event()
         self.labels: Mapping[str, str] = node_labels(config)
+        refused = sorted(key for key in config.labels if not allowed_label(key) and key not in self.labels)
+        if refused:
+            log(f"labels a node may not give itself are left out: {', '.join(refused)}")
 
     def changed(self) -> None:
         """Look at once: the runtime came or went."""
@@ -104,7 +108,12 @@ class Registration:
                 self._log(f"node {self._config.node_name} registered")
             self._sent = None
         self._uid = str(node["metadata"].get("uid", ""))
-        await self._mend(node)
+        try:
+            await self._mend(node)
+        except TransientError:
+            raise
+        except KubeError as error:
+            self._complain(f"the node's labels cannot be set: {error}")
         await self._report(node.get("status") or {})
 
     async def _mend(self, node: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,9 +43,18 @@ class PodWorker:
     """
 
     def __init__(
-        self, services: Services, pod: Pod, ip: str, record: PodRecord | None, refusal: Refusal | None
+        self,
+        services: Services,
+        pod: Pod,
+        ip: str,
+        *,
+        record: PodRecord | None,
+        refusal: Refusal | None,
+        over: Callable[[str], None],
     ) -> None:
+        """`over` is told the uid when nothing of the pod runs any more, possibly more than once."""
         self._services = services
+        self._over = over
         self.pod = pod
         self._known = record
         self._refusal = refusal
@@ -386,6 +395,7 @@ class PodWorker:
 
     def _leave(self) -> None:
         """Nothing runs and nothing will: let the pod go when it is deleted."""
+        self._over(self.pod.uid)
         if self._gone:
             self._finished = True
         elif self.pod.deleting and not self._releasing:

@@ -152,4 +152,6 @@ def test_addresses_are_kept_and_not_given_twice_or_again_at_once() -> None:
     pool.release("b")
     assert pool.of("g") == "10.244.1.3"
     assert pool.of("h", host_network=True) == "10.244.255.1"
+    pool.release("old")  # finished, though it shows its address still
+    assert pool.of("i") == "10.244.1.2"
     assert Addresses("", "192.168.1.5", {}).of("x") == "192.168.1.5"
