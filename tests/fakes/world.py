@@ -152,7 +152,13 @@ class _MemoryKind:
             raise self.world.unlisted[self.kind]
         with self.world.lock:
             addresses = [address for address in self.world.things if address.kind == self.kind]
-        return [item for item in (self.observe(address, None, scope) for address in addresses) if not item.foreign]
+        found = [self._listed(address, scope) for address in addresses]
+        return [item for item in found if not item.foreign]
+
+    def _listed(self, address: Address, scope: Scope) -> Observation:
+        if address in self.world.unseen:
+            return Observation.not_seen(address, unreachable(str(address)))
+        return self.observe(address, None, scope)
 
     def observe(self, address: Address, want: Any, scope: Scope) -> Observation:
         if address in self.world.unseen:

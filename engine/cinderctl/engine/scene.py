@@ -30,7 +30,8 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything a plan is made from, looked up once."""
+    """Everything a plan is made from, looked up once. `blind`: why nothing may be torn down, since nobody knows what
+    stands on it; "" when all was seen."""
 
     cluster: str
     world: World
@@ -46,14 +47,9 @@ class Scene:
     known: frozenset[Address]
     declared: Mapping[Address, Mapping[str, Any]]
     unlisted: tuple[str, ...]
+    blind: str
     mode: Mode
     stuck: Mapping[Address, Stuck] = field(default_factory=dict)
-
-    @property
-    def blind(self) -> str:
-        """Why nothing may be torn down: resources of these kinds may stand on it, and could not be listed."""
-        kinds = "" if self.steering.allow_unknown else ", ".join(self.world.undiscovered)
-        return f"{kinds} resources that may stand on it could not be listed" if kinds else ""
 
 
 @dataclass(slots=True)
@@ -105,9 +101,20 @@ def make_scene(  # noqa: PLR0917 - the arguments of `make_plan`, passed on
         unfinished=unfinished,
         known=frozenset(known).union(*recorded.values()),
         unlisted=_unlisted(graph, world, holds),
+        blind="" if steering.allow_unknown else _blind(world, seen, holds),
         mode=mode,
         declared={address: plain_inputs(declaration) for address, declaration in graph.declarations.items()},
     )
+
+
+def _blind(world: World, seen: Mapping[Address, Observation], holds: Holds) -> str:
+    """What cannot be seen does not tell what it stands on: an edge of the spec may be newer than the thing."""
+    for address, observation in seen.items():
+        if observation.existence is Existence.UNKNOWN and address not in holds.absent:
+            return f"{address}, which may stand on it, could not be seen"
+    for kind in world.undiscovered:
+        return f"{kind} resources, which may stand on it, could not be listed"
+    return ""
 
 
 def _unlisted(graph: ResourceGraph, world: World, holds: Holds) -> tuple[str, ...]:

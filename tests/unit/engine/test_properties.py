@@ -199,22 +199,23 @@ def test_a_plan_does_not_depend_on_the_order_of_anything(earlier: Spec, later: S
 
 
 @bounded
-@given(specs(), specs(), st.sets(st.sampled_from(NAMES), max_size=2))
+@given(specs(), specs(), st.sets(st.sampled_from(NAMES), max_size=2), st.booleans())
 def test_what_cannot_be_seen_is_left_alone_with_all_that_hangs_on_it(
-    earlier: Spec, later: Spec, unseen: set[str]
+    earlier: Spec, later: Spec, unseen: set[str], listed: bool
 ) -> None:
     world = MemoryWorld(check=True)
     applied(world, earlier)
     hidden = {Address.parse(name) for name in unseen} & world.things.keys()
     world.unseen = {item: UnobservableError(f"{item} does not answer") for item in hidden}
-    world.log.clear()
+    if not listed:
+        world.unlisted = {item.kind: UnobservableError(f"{item} does not answer") for item in hidden}
     before = {item: world.things[item] for item in hidden}
-    error = apply(world, later).error()
+    error = apply(world, later, patience=0.01).error()
     # A new edge to something absent makes an unseen thing look absent: its step then cannot see it, and stops.
     assert error is None or {problem.summary for problem in error.diagnostics} <= {
         f"{item} does not answer" for item in hidden
     }
     assert {item: world.things[item] for item in hidden} == before
-    world.unseen = {}
+    world.unseen, world.unlisted = {}, {}
     applied(world, later)
     assert {item.address for item in later} == set(world.things)
