@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -73,6 +74,7 @@ class Agent:
         self._log = log
         note = Complaints(log)
         self._timing = timing = timing or Timing()
+        self._away_since = time.monotonic()
         ensure_dir(config.directory)
         facts = host_facts(config.directory, config.node_name)
         self._has_runtime = connect is not None or config.runtime_socket is not None
@@ -110,7 +112,7 @@ class Agent:
             timing,
             kube,
             facts,
-            runtime=lambda: self.runtime.info if self.runtime.connected else None,
+            runtime=self._runtime_info,
             images=self.images.images,
             log=log,
         )
@@ -133,7 +135,7 @@ class Agent:
                     group.create_task(job)
                 if self._has_runtime:
                     group.create_task(self.runtime.keep(), name="runtime")
-                group.create_task(self.registration.keep(), name="node")
+                group.create_task(self._register(), name="node")
                 group.create_task(self.pods.follow(), name="pods")
                 group.create_task(self.services.events.run(), name="events")
                 group.create_task(self._collect(), name="gc")
@@ -149,7 +151,26 @@ class Agent:
         self.pods.runs_listed(runs)
 
     def _runtime_changed(self) -> None:
-        self.registration.changed()
+        if self.runtime.connected:
+            self.registration.changed()
+        else:
+            self._away_since = time.monotonic()
+            asyncio.get_running_loop().call_later(self._timing.runtime_grace, self.registration.changed)
+
+    def _runtime_info(self) -> Mapping[str, Any] | None:
+        """What the Node says of the runtime: a short absence, as of one that is restarted, is none."""
+        if self.runtime.connected:
+            return self.runtime.info
+        absent = time.monotonic() - self._away_since
+        return self.runtime.info if self.runtime.info and absent < self._timing.runtime_grace else None
+
+    async def _register(self) -> None:
+        """Not before the runtime answers, if it does so soon: a restarted agent must not call its node NotReady."""
+        if self._has_runtime:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.runtime_grace):
+                    await self.runtime.ready.wait()
+        await self.registration.keep()
 
     async def _collect(self) -> None:
         """Only once the API's list and the runtime's say what is alive."""

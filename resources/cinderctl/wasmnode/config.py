@@ -39,6 +39,7 @@ class Timing:
     refresh: float = 60  # ConfigMap, Secret and token volumes of running pods
     api_retry_first: float = 0.2
     api_retry_most: float = 10
+    runtime_grace: float = 5  # how long the runtime may be away (restarting) before the node says so
     access_allowed: float = 300  # how long an answer about a caller is believed
     access_denied: float = 30
     collect: float = 300  # garbage collection

@@ -31,6 +31,7 @@ CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 _POLL_FIRST, _POLL_MOST = 0.03, 2.0  # seconds between two looks at a request
+_POLL_GROWTH = 1.1  # so that the answer is seen at most a tenth later than it came, as long as that is below the most
 _IDLE = 5.0  # seconds without a question after which the child is let go
 
 Keywork = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -280,7 +281,7 @@ class Identity:
             if any(c.get("type") in ("Denied", "Failed") for c in status.get("conditions") or ()):
                 return None
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _POLL_MOST)
+            pause = min(pause * _POLL_GROWTH, _POLL_MOST)
 
     async def _keep(self, wanted: _Wanted, key_file: Path, pem: bytes) -> Certificate:
         question = {

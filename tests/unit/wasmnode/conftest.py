@@ -34,6 +34,7 @@ FAST = Timing(
     api_retry_first=0.02,
     api_retry_most=0.1,
     last_words=0.1,
+    runtime_grace=0.1,
 )
 
 

@@ -160,6 +160,19 @@ def test_a_watch_that_is_too_old_lists_again(run_lab: Run) -> None:
     run_lab(body)
 
 
+def test_a_restarted_agent_does_not_call_its_node_not_ready(run_lab: Run) -> None:
+    async def body(lab: Lab) -> None:
+        node = "/api/v1/nodes/node-wasi"
+        for _ in range(2):
+            async with lab.agent() as agent:
+                await agent.registration.registered.wait()
+        shown = [v["status"] for v in lab.api.versions_of(node) if v.get("status")]
+        ready = [c["status"] for status in shown for c in status["conditions"] if c["type"] == "Ready"]
+        assert set(ready) == {"True"}
+
+    run_lab(body)
+
+
 def test_the_runtime_away_makes_the_node_not_ready_until_it_is_back(run_lab: Run) -> None:
     async def body(lab: Lab) -> None:
         node = "/api/v1/nodes/node-wasi"
