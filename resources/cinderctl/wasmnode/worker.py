@@ -19,7 +19,7 @@ from cinderctl.kube.errors import ConflictError, KubeError, NotFoundError
 from cinderctl.wasmnode.admission import Refusal, remarks
 from cinderctl.wasmnode.adoption import adopt, end_of, split_run_id
 from cinderctl.wasmnode.env import PodFacts
-from cinderctl.wasmnode.lifecycle import ContainerState, Ended, Phase, decide, ended, phase_of
+from cinderctl.wasmnode.lifecycle import ContainerState, Ended, Phase, decide, ended, phase_of, restarts
 from cinderctl.wasmnode.logs import log_files
 from cinderctl.wasmnode.podspec import Pod
 from cinderctl.wasmnode.records import Final, PodRecord
@@ -333,6 +333,9 @@ class PodWorker:
     def _end(self, name: str, how: Ended) -> None:
         label = f"{name} pod={self.pod.name}_{self.pod.namespace}({self.pod.uid})"
         state = ended(self.record.containers[name], how, self._services.timing, pod=label)
+        shape = next(one for one in self._shape if one.name == name)
+        if not restarts(self._shape, shape, how):
+            state = replace(state, reason="", message="")  # over for good: nothing to back off from
         self._change_container(name, state)
         if how.lost:
             text = f"Container {name} was lost: {how.message or how.reason}"
@@ -346,7 +349,8 @@ class PodWorker:
 
     async def _keep_outcome(self, run: str) -> None:
         """The outcome is ours from the moment it is on disk; only then may the runtime forget it."""
-        await self._services.records.flush(self.record)
+        if not (self.pod.deleting or self._gone):  # what is being deleted is never run again in any case
+            await self._services.records.flush(self.record)
         with contextlib.suppress(RuntimeGoneError):  # it forgets when it is asked again, after the next list
             await self._services.runtime.forget(run)
 
