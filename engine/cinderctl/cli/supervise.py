@@ -7,6 +7,7 @@ for this process lives as long as the cluster.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ async def _egress(config: Mapping[str, Any], root: Path) -> None:
 
 
 async def _local_path(config: Mapping[str, Any], root: Path) -> None:
+    # In a thread: 0.1 s and more in which a request, such as to start a node's processes, would go unheard.
+    await asyncio.to_thread(importlib.import_module, "cinderctl.localpath.controller")
     from cinderctl.localpath.provisioner import serve_local_path
 
     await serve_local_path(config, root)
