@@ -126,7 +126,7 @@ class WasmNodeKind:
         write_json(home / "config.json", config)
         run_components(self._context, self._cluster, self._components(address.name, want, config))
         step.wait_until(
-            lambda: self._joined(address.name, want, token, kube), f"node {address.name} is Ready", interval=0.02
+            lambda: self._joined(address.name, want, token, kube), f"node {address.name} is Ready", interval=0.05
         )
         for name in self._components_of(address.name, want.arch):
             acknowledge(self._cluster, name)
@@ -257,14 +257,14 @@ class WasmNodeKind:
         for request in kube.list(_REQUESTS):
             if not request.get("status", {}).get("conditions") and _is_its_own(request, node, want, token):
                 _approve(request, kube)
+        # Asked first because the answer is next door: the API server has enough to do while it starts.
+        if not all(component_ready(self._cluster, name) for name in self._components_of(node, want.arch)):
+            return None
         found = kube.get_or_none(f"{_NODES}/{node}")
         if found is None or _condition(found) != "Ready":
             return None
         labels = found["metadata"].get("labels", {})
-        if any(labels.get(key) != value for key, value in want.labels.items()):
-            return None
-        mine = self._components_of(node, want.arch)
-        return True if all(component_ready(self._cluster, name) for name in mine) else None
+        return True if all(labels.get(key) == value for key, value in want.labels.items()) else None
 
 
 def _condition(node: Mapping[str, Any] | None) -> str:
