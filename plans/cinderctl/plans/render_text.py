@@ -43,22 +43,30 @@ def field_lines(fields: Sequence[FieldChange], width: int, color: bool, *, creat
     """One line for a field when it fits, else one for what was and one for what will be."""
     names = [path_text(item.path) for item in fields]
     column = max((len(name) for name in names if len(name) <= _LONGEST_NAME), default=0)
-    for name, item in zip(names, fields, strict=True):
-        sign = paint(*_sign(item, created), color)
-        after = value_text(item.after)
-        if created:
-            yield f"      {sign} {name:<{column}} = {elided(after, width - 11 - max(column, len(name)))}"
-            continue
-        notes = [cause_words(item), *(["forces replacement"] if item.forces_replacement else [])]
-        added = item.before is None and item.after is not None
-        line = f"{name + ':':<{column + 1}} {after if added else f'{value_text(item.before)} -> {after}'}"
-        note = f"  # {', '.join(notes)}"
-        if 8 + len(line) + len(note) <= width:
-            yield f"      {sign} {line}{note}"
-            continue
-        yield f"      {sign} {name}{note}"
-        yield f"            {elided(value_text(item.before), width - 12)}"
-        yield f"         -> {elided(after, width - 12)}"
+    if created:
+        for name, item in zip(names, fields, strict=True):
+            value = elided(value_text(item.after), width - 11 - max(column, len(name)))
+            yield f"      {paint('+', 'green', color)} {name:<{column}} = {value}"
+        return
+    moves = [_move(item) for item in fields]
+    notes = [
+        ", ".join([cause_words(item), *(["forces replacement"] if item.forces_replacement else [])]) for item in fields
+    ]
+    room = width - 8
+    aligned = all(column + 2 + len(move) + 4 + len(note) <= room for move, note in zip(moves, notes, strict=True))
+    for name, item, move, note in zip(names, fields, moves, notes, strict=True):
+        sign = paint(*_sign(item), color)
+        said = f"{name + ':':<{column + 1 if aligned else 0}} {move}"
+        if len(said) + 4 + len(note) <= room:
+            yield f"      {sign} {said}  # {note}"
+        elif len(said) <= room:
+            yield f"      {sign} {said}"
+            yield from wrapped(note, width, "          # ", "          # ")
+        else:
+            yield f"      {sign} {name}:"
+            yield f"             {elided(value_text(item.before), width - 13)}"
+            yield f"          -> {elided(value_text(item.after), width - 13)}"
+            yield from wrapped(note, width, "          # ", "          # ")
 
 
 def problem_lines(problems: Iterable[Diagnostic]) -> Iterator[str]:
@@ -101,8 +109,13 @@ def _block(change: Change, width: int, color: bool) -> Iterator[str]:
             yield f"        # ({hidden} unchanged {_plural('input', hidden)} hidden)"
 
 
-def _sign(item: FieldChange, created: bool) -> tuple[str, str]:
-    if created or (item.before is None and item.after is not None):
+def _move(item: FieldChange) -> str:
+    after = value_text(item.after)
+    return after if _sign(item)[0] == "+" else f"{value_text(item.before)} -> {after}"
+
+
+def _sign(item: FieldChange) -> tuple[str, str]:
+    if item.before is None and item.after is not None:
         return "+", "green"
     if item.after is None:
         return "-", "red"
