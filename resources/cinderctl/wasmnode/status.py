@@ -46,8 +46,9 @@ def pod_status(
             "containerStatuses": [],
             "initContainerStatuses": [],
         }
-    main = [_container_status(c, record) for c in pod.containers]
-    init = [_container_status(c, record, init=True) for c in pod.init_containers]
+    stays = over or pod.deleting
+    main = [_container_status(c, record, over=stays) for c in pod.containers]
+    init = [_container_status(c, record, over=stays, init=True) for c in pod.init_containers]
     status: dict[str, Any] = {
         "phase": phase,
         "startTime": time_text(record.started),
@@ -75,11 +76,14 @@ def _never_begun(record: PodRecord) -> bool:
     return all(state.phase == "waiting" for state in record.containers.values())
 
 
-def _container_status(container: Mapping[str, Any], record: PodRecord, *, init: bool = False) -> dict[str, Any]:
+def _container_status(
+    container: Mapping[str, Any], record: PodRecord, *, over: bool, init: bool = False
+) -> dict[str, Any]:
+    """`over`: no container of the pod starts again, so one that waited for it is shown as it ended."""
     state = record.containers.get(container["name"], ContainerState())
     running = state.phase == "running"
     stays = not init or container.get("restartPolicy") == "Always"
-    due_again = state.phase == "ended" and bool(state.reason)
+    due_again = state.phase == "ended" and bool(state.reason) and not over
     last = state.ended if due_again else state.previous
     return {
         "name": container["name"],

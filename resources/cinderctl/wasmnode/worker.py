@@ -23,9 +23,9 @@ from cinderctl.wasmnode.lifecycle import ContainerState, Ended, Phase, decide, e
 from cinderctl.wasmnode.logs import log_files
 from cinderctl.wasmnode.podspec import Pod
 from cinderctl.wasmnode.records import Final, PodRecord
+from cinderctl.wasmnode.reporting import Reporter
 from cinderctl.wasmnode.services import Services
 from cinderctl.wasmnode.starting import Started, start_container, why_not
-from cinderctl.wasmnode.status import pod_status
 from cinderctl.wasmnode.volumes import Volume, Volumes
 from cinderctl.wasmrun.client import RuntimeGoneError
 from cinderctl.wasmrun.protocol import RunState
@@ -82,9 +82,7 @@ class PodWorker:
         self._gone = False
         self._releasing = False
         self._finished = False
-        self._last_status: Mapping[str, Any] | None = None
-        self._published: tuple[PodRecord, Phase, bool, int] | None = None  # what the last status was made from
-        self._shown_running = pod.status.get("phase") in ("Running", *_FINAL)
+        self._reporter = Reporter(services, self._shape, pod)
 
     # -- what comes in
 
@@ -112,7 +110,7 @@ class PodWorker:
     @property
     def status(self) -> dict[str, Any] | None:
         """The status last reported or about to be."""
-        return dict(self._last_status) if self._last_status is not None else None
+        return dict(self._reporter.last) if self._reporter.last is not None else None
 
     def log_attempt(self, container: str, *, previous: bool) -> int | None:
         """Which attempt's log is the container's (previous) log; None when there is none."""
@@ -216,7 +214,7 @@ class PodWorker:
             for name, state in self.record.containers.items()
         }
         self._change(containers=states)
-        self._submit("Pending", self._services.now())
+        self._publish(self._services.now())
 
     def _begun(self) -> bool:
         return any(state.phase != "waiting" for state in self.record.containers.values())
@@ -441,49 +439,9 @@ class PodWorker:
 
     def _publish(self, now: float) -> float | None:
         """Report what is new. Returns when to look again, if a report is held back for a moment."""
-        if self.phase == "Pending" and self._last_status is None and not self.pod.deleting:
-            waits = all(
-                s.phase == "waiting" and s.reason == "ContainerCreating" for s in self.record.containers.values()
-            )
-            shown_at = self._born + self._services.timing.creating_after
-            if waits and now < shown_at and self.record.final is None:
-                return shown_at
-        # Most looks find nothing new; records are values, so the same one is the same object.
-        mark = (self.record, self.phase, self._volumes_ready(), self.pod.generation)
-        gated = bool(self.pod.spec.get("readinessGates"))
-        known = self._published
-        if not gated and known is not None and mark[0] is known[0] and mark[1:] == known[1:]:
+        if self._gone:
             return None
-        if self.phase in _FINAL and not self._shown_running and self._mains_started():
-            self._submit("Running", now, as_running=True)
-        self._submit(self.phase, now)
-        self._published = mark
-        return None
-
-    def _mains_started(self) -> bool:
-        mains = (self.record.containers[c.name] for c in self._shape.main)
-        return any(s.ended is not None and s.ended.started_at is not None for s in mains)
-
-    def _submit(self, phase: Phase, now: float, *, as_running: bool = False) -> None:
-        record = self.record
-        if as_running:
-            record = replace(record, final=None, containers=_as_running(record.containers))
-        elif phase not in _FINAL and record.final is not None and record.final.phase in _FINAL:
-            record = replace(record, final=None)  # the verdict is told when nothing runs any more
-        status = pod_status(
-            self.pod,
-            self._shape,
-            record,
-            phase,
-            host_ip=self._services.config.node_ip,
-            now=now,
-            sandbox_ready=self._volumes_ready(),
-            before=self._last_status,
-        )
-        self._shown_running = self._shown_running or phase == "Running"
-        self._last_status = status
-        if not self._gone:
-            self._services.statuses.submit(self.pod, status)
+        return self._reporter.publish(self.pod, self.record, self.phase, self._volumes_ready(), now)
 
     def _volumes_ready(self) -> bool:
         made = self._volumes_made
@@ -529,13 +487,3 @@ class PodWorker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.log(f"pod {self.pod}: {error!r}")
-
-
-def _as_running(states: Mapping[str, ContainerState]) -> dict[str, ContainerState]:
-    """The states a moment before the last ends."""
-    return {
-        name: replace(state, phase="running", reason="", started_at=state.ended.started_at, ended=None)
-        if state.ended is not None and state.ended.started_at is not None
-        else state
-        for name, state in states.items()
-    }

@@ -258,10 +258,36 @@ def test_a_node_without_a_runtime_fails_its_pods_with_the_reason(run_lab: Run) -
 def test_the_active_deadline_ends_a_pod(run_lab: Run) -> None:
     async def body(lab: Lab) -> None:
         async with lab.agent():
-            path = lab.api.add_pod(pod("p", activeDeadlineSeconds=1))
+            path = lab.api.add_pod(pod("p", activeDeadlineSeconds=0.3))
             failed = await lab.phase(path, "Failed")
         assert failed["status"]["reason"] == "DeadlineExceeded"
         assert state_of(failed)["state"]["terminated"]["exitCode"] == 143
+
+    run_lab(body)
+
+
+def test_a_container_that_succeeds_after_restarts_is_completed(run_lab: Run) -> None:
+    async def body(lab: Lab) -> None:
+        lab.runtime.exits["c"] = 1
+        async with lab.agent():
+            path = lab.api.add_pod(pod("p", restartPolicy="OnFailure"))
+            await lab.api.until(lambda: state_of(lab.api.objects[path])["restartCount"] >= 2)
+            lab.runtime.exits["c"] = 0
+            done = await lab.phase(path, "Succeeded")
+        assert state_of(done)["state"]["terminated"]["reason"] == "Completed"
+        assert state_of(done)["lastState"]["terminated"]["exitCode"] == 1
+
+    run_lab(body)
+
+
+def test_a_crash_looping_pod_that_runs_out_of_time_shows_how_it_ended(run_lab: Run) -> None:
+    async def body(lab: Lab) -> None:
+        lab.runtime.exits["c"] = 1
+        async with lab.agent():
+            path = lab.api.add_pod(pod("p", restartPolicy="OnFailure", activeDeadlineSeconds=0.3))
+            failed = await lab.phase(path, "Failed")
+        assert failed["status"]["reason"] == "DeadlineExceeded"
+        assert state_of(failed)["state"]["terminated"]["exitCode"] == 1
 
     run_lab(body)
 
