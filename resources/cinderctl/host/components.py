@@ -6,6 +6,7 @@ void after a reboot, and a damaged one is made anew.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from cinderctl.core.diagnostics import CinderError
 from cinderctl.core.digest import digest_of
 from cinderctl.host.dirs import ClusterDir
 from cinderctl.host.files import CorruptFileError, ensure_dir, read_json, remove_file, write_json
-from cinderctl.host.identity import Identity
+from cinderctl.host.identity import Identity, identity_of
 
 __all__ = [
     "PROTOCOL",
@@ -179,6 +180,15 @@ class ComponentStatus:
     def gone(self) -> ComponentStatus:
         """The same, with nothing running."""
         return replace(self, state="stopped", identity=None)
+
+    def found_dead(self) -> ComponentStatus:
+        """What a status says whose process is not there. It ended while nobody looked: unexpectedly, if it was to run;
+        with the whole machine, that is nothing to complain about."""
+        here = identity_of(os.getpid(), "")
+        ran_here = self.identity is not None and here is not None and here.boot == self.identity.boot
+        if not ran_here or self.state not in {"running", "ready"}:
+            return self.gone()
+        return replace(self.gone(), unexpected_exits=self.unexpected_exits + 1, last_exit="exit unknown")
 
 
 def check_components(components: Iterable[Component]) -> None:

@@ -267,7 +267,7 @@ def _status_of_files(directory: ClusterDir) -> dict[str, ComponentStatus]:
             statuses[name] = ComponentStatus(name)
         else:
             alive = status.identity is not None and is_alive(status.identity)
-            statuses[name] = status if alive else status.gone()
+            statuses[name] = status if alive else status.found_dead()
     if damaged:
         for name, identity in find_marked(mark_of(directory)).items():
             if name in damaged:

@@ -246,23 +246,13 @@ def _survivors(directory: ClusterDir) -> tuple[dict[str, ComponentStatus], dict[
             continue
         if status.identity is not None and is_alive(status.identity):
             living[name] = status.identity
-        elif status.identity is not None and status.state in {"running", "ready"}:
-            status = _unexpected(status, status.identity)
-        statuses[name] = status if name in living else status.gone()
+        statuses[name] = status if name in living else status.found_dead()
     for name, identity in find_marked(mark_of(directory)).items():
         if name not in living:
             _log.warning("found %s (pid %d) without its record", name, identity.pid)
             living[name] = identity
             statuses[name] = replace(statuses.get(name, ComponentStatus(name)), identity=identity, digest="")
     return statuses, living
-
-
-def _unexpected(status: ComponentStatus, identity: Identity) -> ComponentStatus:
-    """It ended while nobody looked. With the whole machine, that is nothing to complain about."""
-    here = identity_of(os.getpid(), "")
-    if here is None or here.boot != identity.boot:
-        return status
-    return replace(status, unexpected_exits=status.unexpected_exits + 1, last_exit="exit unknown")
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

@@ -168,6 +168,18 @@ def test_a_stopped_directory_starts_again_as_it_was(cluster: Supervised) -> None
     assert cluster.status("one").unexpected_exits == 0
 
 
+def test_a_death_that_nobody_saw_counts_the_same_before_and_after_the_supervisor_is_back(cluster: Supervised) -> None:
+    """What a plan saw of a dead cluster still holds when its first step has started the supervisor again."""
+    cluster.put(sleeper("one"))
+    pid = cluster.pid("one")
+    kill_supervisor(cluster)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: read_status(cluster.directory)["one"].state == "stopped")
+    assert read_status(cluster.directory)["one"].unexpected_exits == 1
+    cluster.start()
+    assert cluster.wait("one").unexpected_exits == 1
+
+
 def test_grace_bounds_the_stop(cluster: Supervised) -> None:
     cluster.put(sleeper("one", "trap '' TERM; echo up; while :; do sleep 0.05; done"))
     until(lambda: "up" in tail(cluster.directory.log("one")))
