@@ -155,12 +155,13 @@ def open_session(loaded: Loaded | None, name: str) -> Session:
 
 
 def _material(loaded: Loaded) -> Any:
-    from cinderctl.oci.artifact import artifact_digest
     from cinderctl.resources.catalog import Material
 
     config = loaded.config
     modules: dict[str, tuple[str, str, str]] = {}
     for artifact in config.artifacts:
+        from cinderctl.oci.artifact import artifact_digest
+
         path = Path(artifact.path)
         digest = artifact_digest(path, format=artifact.format) if path.is_file() else ""
         modules[artifact.name] = (str(path), digest, artifact.build.directory if artifact.build else "")

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
 from cinderctl.engine.kinds import Existence, Observation, Scope, Step, input_field
 from cinderctl.host.records import delete_record, list_records, read_extra, read_record, write_record
-from cinderctl.oci.artifact import artifact_digest, push_module
-from cinderctl.oci.client import RegistryClient
 from cinderctl.oci.errors import ManifestUnknownError, OciError
 from cinderctl.oci.reference import parse_reference
 from cinderctl.plans.model import FieldChange
 from cinderctl.resources.context import Context
+
+if TYPE_CHECKING:
+    from cinderctl.oci.client import RegistryClient
 
 __all__ = ["ArtifactInputs", "ArtifactKind"]
 
@@ -44,7 +45,8 @@ class ArtifactKind:
     parallelism: ClassVar[int] = 2
     volatile_outputs: ClassVar[frozenset[str]] = frozenset({"digest"})
 
-    def __init__(self, context: Context, client: RegistryClient) -> None:
+    def __init__(self, context: Context, client: Callable[[], RegistryClient]) -> None:
+        """`client` is called when a registry is to be asked."""
         self._context = context
         self._records = context.cluster.records
         self._client = client
@@ -60,7 +62,7 @@ class ArtifactKind:
         if record is None:
             return Observation.absent(address)
         try:
-            digest = self._client.resolve(parse_reference(str(record.inputs["reference"]))).digest
+            digest = self._client().resolve(parse_reference(str(record.inputs["reference"]))).digest
         except ManifestUnknownError:
             return Observation.absent(address)
         except OciError as error:
@@ -69,6 +71,8 @@ class ArtifactKind:
         return Observation(address, Existence.PRESENT, attributes, {"digest": digest}, record)
 
     def create(self, address: Address, want: ArtifactInputs, step: Step) -> Mapping[str, Any]:
+        from cinderctl.oci.artifact import artifact_digest, push_module  # noqa: PLC0415 - for specs with artifacts only
+
         del address
         if want.build:
             self._build(want, step)
@@ -76,7 +80,7 @@ class ArtifactKind:
         if want.digest and not want.build and artifact_digest(module, format=want.format) != want.digest:
             raise CinderError(f"{module} changed while the plan was applied", hint="run apply again")
         step.progress(f"pushing {want.reference}")
-        pushed = push_module(self._client, parse_reference(want.reference), module, format=want.format)
+        pushed = push_module(self._client(), parse_reference(want.reference), module, format=want.format)
         write_record(self._records, step.record, {"digest": pushed.digest})
         return {"digest": pushed.digest}
 
@@ -90,7 +94,7 @@ class ArtifactKind:
         reference = parse_reference(str(step.record.inputs["reference"]))
         ours = read_extra(self._records, have.address).get("digest")
         if ours and have.outputs.get("digest") == ours:
-            self._client.delete_manifest(reference)
+            self._client().delete_manifest(reference)
         delete_record(self._records, have.address)
 
     def _build(self, want: ArtifactInputs, step: Step) -> None:

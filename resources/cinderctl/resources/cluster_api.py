@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from cinderctl.host.control import read_components
 from cinderctl.host.dirs import ClusterDir
-from cinderctl.kube.client import KubeClient
 from cinderctl.kube.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from cinderctl.kube.client import KubeClient
 
 __all__ = ["ClusterApi", "admin_endpoint", "server_of"]
 
@@ -42,6 +45,8 @@ class ClusterApi:
         server = server_of(self._cluster)
         if not server:
             return None
+        from cinderctl.kube.client import KubeClient  # noqa: PLC0415 - 30 ms that the first start need not pay at once
+
         with self._lock:
             if self._client is None or server != self._server:
                 self._client = KubeClient.from_endpoint(admin_endpoint(self._cluster, server))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cinderctl.core.address import Address
 from cinderctl.core.record import LABEL_CLUSTER, RECORD_ANNOTATION, Record
 from cinderctl.core.values import Secret, map_leaves
 from cinderctl.engine.kinds import Existence, Observation, Step
-from cinderctl.kube.client import KubeClient
 from cinderctl.kube.errors import ConflictError, KubeError, NotFoundError
 from cinderctl.kube.fields import changed_by
 from cinderctl.kube.resources import parse_quantity
+
+if TYPE_CHECKING:
+    from cinderctl.kube.client import KubeClient
 
 __all__ = ["FIELD_MANAGER", "apply_object", "delete_object", "observe_object", "project", "revealed"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from cinderctl.binaries.sources import Sources
 from cinderctl.engine.kinds import ResourceKind
-from cinderctl.oci.client import RegistryClient
 from cinderctl.resources.artifact import ArtifactKind
 from cinderctl.resources.binaries import BinariesKind
 from cinderctl.resources.certificate import CertificateKind
@@ -25,6 +25,9 @@ from cinderctl.resources.registry_mirror import RegistryMirrorKind
 from cinderctl.resources.storage_class import StorageClassKind
 from cinderctl.resources.wasm_node import WasmNodeKind
 
+if TYPE_CHECKING:
+    from cinderctl.oci.client import RegistryClient
+
 __all__ = ["process_kinds"]
 
 
@@ -34,7 +37,7 @@ def process_kinds(
     """Kind name → kind. `contents`: digest → bytes of the spec's files. `version` is what nodes report as theirs."""
     api = ClusterApi(context.cluster)
     kinds: list[ResourceKind[Any]] = [
-        ArtifactKind(context, RegistryClient()),
+        ArtifactKind(context, _registry_client),
         BinariesKind(context, sources),
         CertificateKind(context),
         CniKind(context),
@@ -50,3 +53,10 @@ def process_kinds(
         WasmNodeKind(context, api, version),
     ]
     return {kind.kind: kind for kind in kinds}
+
+
+@cache
+def _registry_client() -> RegistryClient:
+    from cinderctl.oci.client import RegistryClient  # noqa: PLC0415 - 25 ms that only specs with artifacts have to pay
+
+    return RegistryClient()

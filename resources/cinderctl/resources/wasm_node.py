@@ -13,7 +13,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import CinderError
@@ -22,13 +22,15 @@ from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_status, restart_component
 from cinderctl.host.files import ensure_dir, read_json, remove_tree, write_json
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.kube.client import KubeClient
 from cinderctl.kube.errors import KubeError, NotFoundError
 from cinderctl.pki import PkiError, describe_request
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.table import AddressTable
 from cinderctl.resources.cluster_api import ClusterApi
 from cinderctl.resources.context import Context, component_ready, run_components, withdraw_components
+
+if TYPE_CHECKING:
+    from cinderctl.kube.client import KubeClient
 
 __all__ = ["WasmNodeInputs", "WasmNodeKind"]
 
