@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from cinderctl.host.files import tail
 
 __all__ = ["Context", "component_ready", "run_components", "withdraw_components"]
 
+# Space that a component may need to start, in bytes: etcd lays out its log of 64 MiB before the first write.
+_ENOUGH_SPACE = 128 << 20
 _ENOUGH_RESTARTS = 3  # one may be bad luck (a port not free yet); after these it is the program or its flags
 
 
@@ -69,10 +72,16 @@ def component_ready(directory: ClusterDir, name: str) -> bool | None:
         log = directory.log(name)
         raise CinderError(
             f"{name} does not stay up: {now.error or now.last_exit}",
-            detail="\n".join([*tail(log, 8), f"(from {log})"]),
+            detail="\n".join([*_shortage(directory), *tail(log, 8), f"(from {log})"]),
             hint=f"`cinderctl logs {name}` shows all of it",
         )
     raise TransientError(f"{name} is {now.state}{f': {now.error}' if now.error else ''}", retry_after=0.02)
+
+
+def _shortage(directory: ClusterDir) -> list[str]:
+    """A line on the disk when it is nearly full: programs say it in the middle of a stack trace, if at all."""
+    free = shutil.disk_usage(directory.root).free
+    return [f"only {free >> 20} MiB of space are left on the disk of {directory.root}"] if free < _ENOUGH_SPACE else []
 
 
 def withdraw_components(directory: ClusterDir, names: Sequence[str], *, grace: float | None = None) -> None:
