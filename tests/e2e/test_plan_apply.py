@@ -308,6 +308,20 @@ def test_files_are_written_below_the_cluster_and_mended(planned: Cluster) -> Non
     assert not motd.exists()
 
 
+def test_files_that_come_and_go_in_one_directory_do_not_get_in_each_others_way(planned: Cluster) -> None:
+    def files(prefix: str) -> None:
+        lines = [f'  - {{path: /etc/many/{prefix}{number}, content: "x"}}' for number in range(12)]
+        respec(planned, "files:\n" + "\n".join(lines) + "\n")
+        planned.apply()
+        assert sorted(path.name[0] for path in (planned.state / "files/etc/many").iterdir()) == [prefix] * 12
+
+    files("a")
+    files("b")
+    respec(planned, "")
+    planned.apply()
+    assert not (planned.state / "files" / "etc").exists()
+
+
 def test_commands_run_once_and_again_only_when_they_change(planned: Cluster) -> None:
     log = planned.world.root / "ran"
 

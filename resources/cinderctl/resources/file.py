@@ -38,7 +38,7 @@ class FileKind:
     kind: ClassVar[str] = "file"
     inputs: ClassVar[type[Any]] = FileInputs
     deadline: ClassVar[float] = 10.0
-    parallelism: ClassVar[int] = 8
+    parallelism: ClassVar[int] = 1  # files share directories: one step may remove what another has just made sure of
     volatile_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: Context, contents: Mapping[str, bytes]) -> None:
