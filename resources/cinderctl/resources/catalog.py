@@ -45,7 +45,7 @@ _POLICY = "audit-policy.json"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the spec names and the loader has read: files' bytes, Kubernetes objects, manifests' digests, and where the
+    """What the spec names and the loader has read: files' bytes, Kubernetes objects, modules' digests, and where the
     spec says a thing. `files`: node path → bytes. `objects`: (object, source). `modules`: artifact name → (absolute
     path, digest or "" when the file is yet to be built, absolute build directory)."""
 
@@ -167,8 +167,9 @@ class _Catalog:
         for name, wanted in certificates.items():
             authority = wanted["usage"] == "ca"
             signer = "" if wanted["usage"] in {"ca", "key"} else wanted.get("signer", "ca")
+            named: dict[str, Any] = {**wanted, "signer": signer}
             inputs = CertificateInputs(
-                **(wanted | {"signer": signer}),
+                **named,
                 algorithm=settings.algorithm,
                 validity_days=settings.ca_validity_days if authority else settings.validity_days,
                 renew_before_days=settings.renew_before_days,

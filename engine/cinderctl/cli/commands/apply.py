@@ -151,7 +151,7 @@ def execute(session: Session, plan: Plan, world: World, *, output: Output, paral
     interrupt = Interrupt()
     declarations = session.declarations if plan.mode is Mode.APPLY else ()
     with Journal.open(session.context.cluster.journal) as journal, interrupt_on_signals(interrupt):
-        result = None
+        context = ""
         try:
             result = apply_plan(
                 plan,
@@ -163,12 +163,11 @@ def execute(session: Session, plan: Plan, world: World, *, output: Output, paral
                 parallelism=parallelism,
                 interrupt=interrupt,
             )
+            error = result.error()
+            context = _context_set(session, plan) if error is None else ""
         finally:
             if console:
-                done = result is not None and result.error() is None
-                context = _context_set(session, plan) if done else ""
                 console.close(context=context)
-    error = result.error()
     if error is not None:
         raise error
     return result
