@@ -105,40 +105,57 @@ def test_the_api_servers_port_in_use_is_no_matter(make_world: Callable[[], World
 # --- Files that are not what they were --------------------------------------------------------------------------------
 
 
-def test_a_damaged_journal_is_kept_aside_and_nothing_is_made_twice(plain: Cluster) -> None:
+def test_a_damaged_journal_is_never_written_over_and_what_to_do_is_said(plain: Cluster) -> None:
     journal = plain.state / "journal"
-    before, pids = journal.read_bytes(), plain.pids()
-    for content in (b"\0\1garbage\n" + before[:200], before[: len(before) // 2], b""):
-        journal.write_bytes(content)
-        planned = plain.ctl("plan", "--output", "json", code=None)
-        no_fault(planned.stderr)
-        applied = plain.apply(code=None)
-        no_fault(applied.stderr)
-        assert plain.pids() == pids
-    journal.unlink()
+    pids = plain.pids()
+    garbage = b"\0\1garbage\n" + journal.read_bytes()[:200]
+    journal.write_bytes(garbage)
+    for refused in (plain.ctl("plan", code=1), plain.apply(code=1)):
+        assert str(journal) in refused.stderr
+        assert "move it aside" in refused.stderr
+    assert journal.read_bytes() == garbage
+    journal.rename(journal.with_name("journal.damaged"))
     plain.apply()
     assert plain.changes() == {}
     assert plain.pids() == pids
 
 
-def test_a_damaged_record_or_component_file_is_said_or_mended(plain: Cluster) -> None:
-    for path in (
-        next((plain.state / "records").glob("control_plane*")),
-        plain.state / "components" / "kube-scheduler.json",
-        plain.state / "network.json",
-    ):
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        seen = plain.ctl("plan", code=None)
-        no_fault(seen.stderr)
-        if seen.returncode:
-            assert path.name in seen.stderr
-        mended = plain.apply(code=None)
-        no_fault(mended.stderr)
-        if mended.returncode:
-            assert path.name in mended.stderr
-            path.write_bytes(whole)
+def test_a_journal_that_lost_its_end_loses_nothing_else(plain: Cluster) -> None:
+    journal = plain.state / "journal"
+    pids = plain.pids()
+    plain.kubectl("config", "delete-context", "kubernetes-admin@bad")
+    plain.apply()  # so that there is something in it
+    for part in (journal.read_bytes()[: journal.stat().st_size // 2], b""):
+        journal.write_bytes(part)
+        plain.apply()
         assert plain.changes() == {}
+        assert plain.pids() == pids
+
+
+@pytest.mark.parametrize("name", ["records/control_plane.bad.json", "network.json"])
+def test_a_damaged_file_of_ours_stops_the_run_and_its_hint_is_the_way_out(plain: Cluster, name: str) -> None:
+    path, pids = plain.state / name, plain.pids()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for refused in (plain.ctl("plan", code=4), plain.apply(code=4)):
+        assert f"{path} is damaged" in refused.stderr
+        assert "move it away" in refused.stderr
+    assert path.read_bytes() == whole[: len(whole) // 2]
+    path.unlink()
+    plain.apply()
+    assert plain.changes() == {}
+    assert plain.pids() == pids
+
+
+def test_a_damaged_component_file_is_made_again(plain: Cluster) -> None:
+    path, pids = plain.state / "components" / "kube-scheduler.json", plain.pids()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert plain.changes() == {"control_plane.bad": "update"}
+    plain.apply()
+    assert plain.changes() == {}
+    assert path.read_bytes() == whole
+    assert plain.pids() == pids
 
 
 def test_a_kubeconfig_that_cannot_be_read_is_never_overwritten(fresh: Cluster) -> None:

@@ -60,10 +60,11 @@ class CniKind:
         if record is None:
             return Observation.absent(address)
         status = read_status(self._cluster).get(_COMPONENT)
-        attributes = {
-            "pod_cidr": network.get("podCidr", "") if isinstance(network, dict) else "",
-            "state": status.state if status else "missing",
-        }
+        attributes = {"pod_cidr": record.inputs["pod_cidr"], "state": status.state if status else "missing"}
+        if isinstance(network, dict):
+            attributes["pod_cidr"] = network.get("podCidr", "")
+        else:  # only the file is lost, not the addresses: another range would replace the whole cluster
+            attributes["state"] = f"without {self._cluster.network.name}"
         return Observation(address, Existence.PRESENT, attributes, self._outputs(), record)
 
     def create(self, address: Address, want: CniInputs, step: Step) -> Mapping[str, Any]:
