@@ -153,6 +153,7 @@ class _Terminal(Console):
 
     def __init__(self, stream: TextIO, plan: Plan) -> None:
         super().__init__(stream, plan)
+        self._going = {change.address for change in plan.pending if change.action is Action.DELETE}
         self._left = Counter(self._phase(change.address) for change in plan.pending)
         self._began: dict[str, float] = {}
         self._failed: set[str] = set()
@@ -166,7 +167,7 @@ class _Terminal(Console):
         making, removing = _PHASES.get(address.kind, (address.kind, address.kind))
         if address == Address("command", "post"):
             making = "Running post-up commands"
-        return removing if self._destroying else making
+        return removing if address in self._going else making
 
     def _on(self, event: Event) -> None:
         if isinstance(event, StepStarted):

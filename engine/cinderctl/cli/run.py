@@ -103,10 +103,12 @@ def _unexpected(error: Exception) -> CinderError:
 
 
 def _report(error: CinderError, arguments: Sequence[str]) -> int:
+    # One damaged file may be met on several ways; it is one problem.
+    problems = tuple(dict.fromkeys(error.diagnostics))
     if _wants_json(arguments):
-        sys.stderr.write(as_json(error.diagnostics) + "\n")
+        sys.stderr.write(as_json(problems) + "\n")
     else:
-        sys.stderr.write(as_text(error.diagnostics, color=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
+        sys.stderr.write(as_text(problems, color=sys.stderr.isatty() and not os.environ.get("NO_COLOR")))
     return error.exit_code
 
 

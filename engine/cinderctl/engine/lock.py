@@ -63,17 +63,14 @@ class Lock:
 
         Raises: LockedError that says who holds it; CinderError when the lock file cannot be made.
         """
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise CinderError(
-                f"cannot make the lock {path}",
-                detail=error.strerror or str(error),
-                hint="make its directory writable for this user",
-            ) from error
+        file = _open(path)
         try:
             _wait_for(file, path, timeout, on_wait)
+            while not _is_at(file, path):
+                # Whom we waited for took the directory away (a destroy): a lock on a file nobody finds is no lock.
+                os.close(file)
+                file = _open(path)
+                _wait_for(file, path, timeout, on_wait)
             left = lock_owner(path)
             lock = cls(path, file, left if left is not None and not is_owner_alive(left) else None)
             _write_owner(path, this_process(command, now()))
@@ -125,6 +122,26 @@ def this_process(command: str = "", since: float = 0.0) -> Owner:
     pid = os.getpid()
     told = command or " ".join(sys.argv[:4])
     return Owner(pid, _started(pid), _boot_id(), socket.gethostname(), told, since)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CinderError(
+            f"cannot make the lock {path}",
+            detail=error.strerror or str(error),
+            hint="make its directory writable for this user",
+        ) from error
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is the one that the path names now."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(file: int, path: Path, timeout: float, on_wait: Callable[[Owner | None], None] | None) -> None:

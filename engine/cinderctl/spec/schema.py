@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
         model["properties"] = {
             name: value if name in required else _or_empty(value) for name, value in model.get("properties", {}).items()
         }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(generated)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_standard(_untitled(generated))}
 
 
 def schema_text() -> str:
@@ -36,6 +36,19 @@ def _or_empty(value: dict[str, Any]) -> dict[str, Any]:
         null = {"type": "null"}
         return {**described, **rest, "anyOf": [*(item for item in rest["anyOf"] if item != null), null]}
     return {**described, "anyOf": [rest, {"type": "null"}]}
+
+
+# pydantic writes constraints behind a validator under its own names, which no editor knows.
+_STANDARD = {"ge": "minimum", "le": "maximum"}
+
+
+def _standard(value: Any) -> Any:
+    """Ranges under JSON Schema's names. (A name that maps to a map is a property.)"""
+    if isinstance(value, list):
+        return [_standard(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {_STANDARD.get(key, key) if isinstance(item, int) else key: _standard(item) for key, item in value.items()}
 
 
 def _untitled(value: Any) -> Any:

@@ -11,7 +11,11 @@ from typing import Any
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import Diagnostic, Severity
 
-__all__ = ["Action", "Cause", "Change", "FieldChange", "Mode", "Plan", "Summary", "path_text"]
+__all__ = ["CONDITION_FIELDS", "Action", "Cause", "Change", "FieldChange", "Mode", "Plan", "Summary", "path_text"]
+
+
+CONDITION_FIELDS = frozenset({"expiry", "provisioner", "state", "unexpected_exits"})
+"""Inputs that say in what condition a thing is to be: to ignore their drift would be to ignore a fault."""
 
 
 class Action(StrEnum):

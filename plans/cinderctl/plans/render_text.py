@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import Diagnostic, Severity
-from cinderctl.plans.model import Action, Cause, Change, FieldChange, Mode, Plan, path_text
+from cinderctl.plans.model import CONDITION_FIELDS, Action, Cause, Change, FieldChange, Mode, Plan, path_text
 from cinderctl.plans.render_json import created_fields
 from cinderctl.plans.words import COLORS, cause_words, elided, paint, past, summary_line, value_text
 
@@ -80,7 +80,8 @@ def ignore_lines(changed: Iterable[tuple[Address, Iterable[FieldChange]]]) -> li
     """What to add to the spec to leave alone what was changed outside; nothing when nothing was."""
     found = []
     for address, fields in changed:
-        paths = [path_text(item.path) for item in fields if item.cause is Cause.WORLD]
+        moved = (item.path for item in fields if item.cause is Cause.WORLD)
+        paths = [path_text(path) for path in moved if path[-1] not in CONDITION_FIELDS]
         if paths:
             listed = ", ".join(json.dumps(path, ensure_ascii=False) if '"' in path else path for path in paths)
             found.append(f"    {address}: {{ignore: [{listed}]}}")

@@ -22,7 +22,7 @@ from cinderctl.host.components import Component, Probe
 from cinderctl.host.control import acknowledge, read_status, restart_component
 from cinderctl.host.files import ensure_dir, read_json, remove_tree, write_json
 from cinderctl.host.records import delete_record, list_records, read_record, write_record
-from cinderctl.kube.errors import KubeError, NotFoundError
+from cinderctl.kube.errors import ConflictError, KubeError, NotFoundError
 from cinderctl.pki import PkiError, describe_request
 from cinderctl.plans.model import FieldChange
 from cinderctl.podnet.table import AddressTable
@@ -41,6 +41,7 @@ _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 _TOKEN_ALPHABET = string.ascii_lowercase + string.digits
+_OF_KUBERNETES = "node.kubernetes.io/"
 _NO_NODE = "no Node object"
 _TOKEN_LIFE = timedelta(hours=1)
 
@@ -130,6 +131,7 @@ class WasmNodeKind:
         step.wait_until(
             lambda: self._joined(address.name, want, token, kube), f"node {address.name} is Ready", interval=0.05
         )
+        step.wait_until(lambda: _taints_set(address.name, want, kube), f"the taints of {address.name} are set")
         for name in self._components_of(address.name, want.arch):
             acknowledge(self._cluster, name)
         self._drop_token(token, kube)
@@ -279,10 +281,28 @@ def _condition(node: Mapping[str, Any] | None) -> str:
     return "no Ready condition"
 
 
+def _taints_set(node: str, want: WasmNodeInputs, kube: KubeClient) -> bool | None:
+    """A Node's taints are the administrator's to set: once it is there, NodeRestriction refuses them to the node."""
+    found = kube.get(f"{_NODES}/{node}")
+    if _taints(found) == [dict(taint) for taint in want.taints]:
+        return True
+    theirs = [taint for taint in found["spec"].get("taints", []) if str(taint["key"]).startswith(_OF_KUBERNETES)]
+    body = {
+        # The node controller sets taints too: never on top of what it did meanwhile.
+        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+        "spec": {"taints": [*(dict(taint) for taint in want.taints), *theirs]},
+    }
+    try:
+        kube.patch(f"{_NODES}/{node}", body, type="merge")
+    except ConflictError:
+        return None
+    return True
+
+
 def _taints(node: Mapping[str, Any]) -> list[dict[str, str]]:
     """Taints as the spec writes them; those Kubernetes itself puts on for a moment are left out."""
     taints = node.get("spec", {}).get("taints", [])
-    kept = [taint for taint in taints if not str(taint.get("key", "")).startswith("node.kubernetes.io/")]
+    kept = [taint for taint in taints if not str(taint.get("key", "")).startswith(_OF_KUBERNETES)]
     return [{key: str(taint[key]) for key in ("key", "value", "effect") if taint.get(key)} for taint in kept]
 
 

@@ -20,9 +20,19 @@ def destroy(
 ) -> None:
     """Remove everything that was made for the cluster."""
     from cinderctl.cli.wiring import cluster_name
+    from cinderctl.core.diagnostics import Diagnostic, SpecError
 
+    try:
+        wanted = cluster_name(files, name)
+    except SpecError as error:
+        hint = (
+            "destroy needs no more than the name: `cinderctl destroy --name NAME`; `cinderctl get clusters` lists them"
+        )
+        raise SpecError(
+            [*error.diagnostics, Diagnostic("the spec does not say which cluster to destroy", hint=hint)]
+        ) from error
     destroy_cluster(
-        cluster_name(files, name),
+        wanted,
         auto_approve=auto_approve,
         output=output,
         parallelism=parallelism,
