@@ -69,7 +69,7 @@ def is_opening(process: int) -> bool:
 async def until_opening(process: int) -> None:
     """A guest that is reported as running may not have come to its open yet."""
     async with asyncio.timeout(10):
-        while not is_opening(process):
+        while not is_opening(process):  # noqa: ASYNC110 - the kernel tells nobody when a call begins
             await asyncio.sleep(0.005)
 
 
