@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from cinderctl.core.address import Address
 from cinderctl.core.diagnostics import Diagnostic, Severity
@@ -17,6 +18,7 @@ from cinderctl.plans.words import COLORS, cause_words, elided, paint, past, summ
 
 __all__ = ["field_lines", "ignore_lines", "problem_lines", "render_text", "wrapped"]
 
+_CONTEXT = 12  # characters shown before the first difference of two long values
 _LONGEST_NAME = 40  # columns; a longer field name does not push all others to the right
 
 
@@ -64,9 +66,29 @@ def field_lines(fields: Sequence[FieldChange], width: int, color: bool, *, creat
             yield from wrapped(note, width, "          # ", "          # ")
         else:
             yield f"      {sign} {name}:"
-            yield f"             {elided(value_text(item.before), width - 13)}"
-            yield f"          -> {elided(value_text(item.after), width - 13)}"
+            yield from _long_move(item.before, item.after, width, color)
             yield from wrapped(note, width, "          # ", "          # ")
+
+
+def _long_move(before: Any, after: Any, width: int, color: bool) -> Iterator[str]:
+    """What goes and what comes of a list; else both values, from a little before the first difference on."""
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
+        gone, come = [item for item in before if item not in after], [item for item in after if item not in before]
+        if gone or come:
+            for sign, tint, items in (("-", "red", gone), ("+", "green", come)):
+                for item in items:
+                    yield f"          {paint(sign, tint, color)} {elided(value_text(item), width - 12)}"
+            same = len(after) - len(come)
+            if same:
+                yield f"            # ({same} unchanged item{'s' if same > 1 else ''} hidden)"
+            return
+        # They differ in their order alone, and are shown as they are.
+    old, new = value_text(before), value_text(after)
+    same = next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    start = max(0, same - _CONTEXT)
+    for lead, text in (("   ", old), ("-> ", new)):
+        shown = text if len(text) <= width - 13 or not start else f"…{text[start:]}"
+        yield f"          {lead}{elided(shown, width - 13)}"
 
 
 def problem_lines(problems: Iterable[Diagnostic]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from cinderctl.core.diagnostics import Diagnostic
 from cinderctl.plans import drift
-from cinderctl.plans.model import Action, Change, Mode, Plan
+from cinderctl.plans.model import Action, Cause, Change, FieldChange, Mode, Plan
 from cinderctl.plans.render_graph import render_dot, render_mermaid
 from cinderctl.plans.render_text import render_text
 from tests.fakes.plans import at, every_case, nothing
@@ -99,3 +99,25 @@ def test_values_not_known_yet_read_so():
     text = re.sub(r" +", " ", render_text(every_case(), width=200))
     assert "endpoint = (known after apply)" in text
     assert 'caFingerprint: "sha256:11" -> (known after apply)' in text
+
+
+def moved(before, after):
+    field = FieldChange(("taints",), before, after, Cause.WORLD)
+    change = Change(at("wasm_node.w"), Action.UPDATE, "changed", (field,))
+    return render_text(Plan("c", Mode.APPLY, (change,)), width=80)
+
+
+def test_of_a_long_list_only_what_goes_and_comes_is_shown():
+    kept = [{"key": f"a-rather-long-key-{number}", "effect": "NoSchedule"} for number in range(3)]
+    text = moved([*kept, {"key": "old"}], [*kept, {"key": "new"}])
+    assert '- {"key": "old"}' in text
+    assert '+ {"key": "new"}' in text
+    assert "# (3 unchanged items hidden)" in text
+    assert "a-rather-long-key" not in text
+
+
+def test_long_values_are_shown_from_where_they_differ():
+    text = moved("x" * 100 + "one", "x" * 100 + "two")
+    assert 'one"' in text
+    assert "-> …" in text
+    assert 'two"' in text
