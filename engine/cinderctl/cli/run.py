@@ -22,11 +22,14 @@ from cinderctl.core.diagnostics import CinderError, Diagnostic, InterruptedRunEr
 __all__ = ["run"]
 
 _USAGE = 64
+_COMPLETION = "_CINDERCTL_COMPLETE"  # set by the completion scripts that typer installs
 _INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code. Nothing but `SystemExit` of the completion machinery escapes, and faults with `--debug`."""
+    if _COMPLETION in os.environ:
+        app(prog_name="cinderctl")  # the shell asks what could follow; typer answers and exits
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     code = 0

@@ -182,3 +182,11 @@ def test_colour_on_a_terminal_unless_no_color(no_color, colored, failing, monkey
     assert run(["validate"]) == 1
     assert ("\033[" in stream.text) is colored
     assert stream.text.replace("\033[1;31m", "").replace("\033[0m", "") == "error: no\n"
+
+
+def test_the_shell_completes_commands():
+    asked = {"_CINDERCTL_COMPLETE": "complete_bash", "COMP_WORDS": "cinderctl dri", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cinderctl.cli.app"], env=os.environ | asked, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["drift"]
