@@ -6,18 +6,21 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from cinderctl.cli.diagnostics import as_text
 from cinderctl.cli.wiring import Session
 from cinderctl.core.address import Address
-from cinderctl.core.diagnostics import ApprovalError, Diagnostic
+from cinderctl.core.diagnostics import ApprovalError, Diagnostic, PlanFileError
 from cinderctl.engine.journal import History, read_journal
+from cinderctl.engine.lock import Lock, Owner
 from cinderctl.engine.observe import World, observe_world
 from cinderctl.engine.planner import make_plan
 from cinderctl.plans.model import Mode, Plan
+from cinderctl.plans.planfile import SavedPlan, load_plan
 
-__all__ = ["approve", "color_of", "look", "plan_for", "tell", "width_of"]
+__all__ = ["approve", "color_of", "locked", "look", "plan_for", "read_plan", "tell", "width_of"]
 
 
 def look(session: Session, *, parallelism: int = 10, only: frozenset[Address] | None = None) -> World:
@@ -73,3 +76,22 @@ def approve(question: str, *, auto_approve: bool) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip() != "yes":
         raise ApprovalError("not approved; nothing was changed")
+
+
+def locked(session: Session, command: str, timeout: float) -> Lock:
+    """The cluster lock, for a `with`; says on stderr whom it waits for. Raises: LockedError after `timeout` seconds."""
+    return Lock.acquire(
+        session.context.cluster.lock, timeout=timeout, command=f"cinderctl {command}", on_wait=_say_waiting
+    )
+
+
+def _say_waiting(owner: Owner | None) -> None:
+    sys.stderr.write(f"waiting for {owner or 'another run'} ...\n")
+
+
+def read_plan(file: Path) -> SavedPlan:
+    """A plan saved by `plan --out`. Raises: PlanFileError."""
+    try:
+        return load_plan(file.read_bytes())
+    except OSError as error:
+        raise PlanFileError(f"cannot read {file}", detail=str(error.strerror)) from error

@@ -80,10 +80,6 @@ class ClusterDir:
     def files(self) -> Path:
         return self.root / "files"
 
-    @property
-    def audit(self) -> Path:
-        return self.root / "audit"
-
     def log(self, component: str) -> Path:
         return self.logs / f"{component}.log"
 

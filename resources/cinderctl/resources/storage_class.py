@@ -63,13 +63,13 @@ class StorageClassKind:
         )
 
     def create(self, address: Address, want: StorageClassInputs, step: Step) -> Mapping[str, Any]:
+        del address
         write_record(self._cluster.records, step.record)
         ensure_dir(self._cluster.local_path)
         server = server_of(self._cluster)
         config = {
             "endpoint": admin_endpoint(self._cluster, server).to_json(),
             "directory": str(self._cluster.local_path),
-            "storageClass": address.name,
         }
         component = Component(name=_COMPONENT, task=_COMPONENT, config=config, after=("kube-apiserver",))
         run_components(self._context, self._cluster, [component])

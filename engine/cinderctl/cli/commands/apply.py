@@ -13,7 +13,6 @@ from cinderctl.cli.options import AutoApprove, Files, LockTimeout, Name, NoColor
 if TYPE_CHECKING:
     from cinderctl.cli.wiring import Session
     from cinderctl.engine.executor import ApplyResult
-    from cinderctl.engine.lock import Lock, Owner
     from cinderctl.engine.observe import World
     from cinderctl.plans.model import Plan
     from cinderctl.spec.load import Loaded
@@ -62,7 +61,7 @@ def apply_spec(
 ) -> None:
     """Look, plan, ask, do. Raises: CinderError with the exit code of how it ended."""
     from cinderctl.cli.wiring import open_session
-    from cinderctl.cli.workspace import approve, color_of, look, plan_for, tell, width_of
+    from cinderctl.cli.workspace import approve, color_of, locked, look, plan_for, tell, width_of
     from cinderctl.core.diagnostics import CinderError, UnobservableError
     from cinderctl.engine.planner import worth_planning_again
     from cinderctl.plans.model import Mode
@@ -70,7 +69,7 @@ def apply_spec(
 
     tell(loaded.warnings)
     session = open_session(loaded, loaded.config.name)
-    with _locked(session, "apply", lock_timeout):
+    with locked(session, "apply", lock_timeout):
         for _ in range(_ROUNDS):
             world = look(session, parallelism=parallelism)
             plan = plan_for(session, world, Mode.APPLY)
@@ -87,23 +86,18 @@ def apply_spec(
                 break
             if not (plan.pending and worth_planning_again(plan)):
                 raise UnobservableError(plan.unobserved)
-        _note_spec(session)
 
 
 def _apply_saved(
     plan_file: Path, files: Files, name: Name, *, output: Output, parallelism: int, lock_timeout: float
 ) -> None:
     from cinderctl.cli.wiring import load_spec, open_session
-    from cinderctl.cli.workspace import look
-    from cinderctl.core.diagnostics import PlanFileError, StalePlanError
+    from cinderctl.cli.workspace import locked, look, read_plan
+    from cinderctl.core.diagnostics import StalePlanError
     from cinderctl.engine.facts import check_declarations, check_fresh, relied_on
     from cinderctl.plans.model import Mode
-    from cinderctl.plans.planfile import load_plan
 
-    try:
-        saved = load_plan(plan_file.read_bytes())
-    except OSError as error:
-        raise PlanFileError(f"cannot read {plan_file}", detail=str(error.strerror)) from error
+    saved = read_plan(plan_file)
     # The plan file holds no secret, so the spec is read again, and must still say the same.
     loaded = load_spec(files or saved.spec_files, name)
     if loaded.digest != saved.spec_digest:
@@ -111,27 +105,11 @@ def _apply_saved(
     session = open_session(loaded, loaded.config.name)
     if saved.plan.mode is Mode.APPLY:
         check_declarations(saved.plan, session.declarations)
-    with _locked(session, "apply", lock_timeout):
+    with locked(session, "apply", lock_timeout):
         world = look(session, parallelism=parallelism, only=relied_on(saved.plan))
         check_fresh(saved.plan, world.observations)
         if saved.plan.pending:
             execute(session, saved.plan, world, output=output, parallelism=parallelism)
-        _note_spec(session)
-
-
-def _locked(session: Session, command: str, timeout: float) -> Lock:
-    from cinderctl.engine.lock import Lock
-
-    return Lock.acquire(
-        session.context.cluster.lock,
-        timeout=timeout,
-        command=f"cinderctl {command}",
-        on_wait=_say_waiting,
-    )
-
-
-def _say_waiting(owner: Owner | None) -> None:
-    sys.stderr.write(f"waiting for {owner or 'another run'} ...\n")
 
 
 def execute(session: Session, plan: Plan, world: World, *, output: Output, parallelism: int) -> ApplyResult:
@@ -185,14 +163,3 @@ def _context_set(session: Session, plan: Plan) -> str:
     if session.loaded is None or not created or not session.loaded.config.kubeconfig.set_current:
         return ""
     return session.loaded.config.context_name
-
-
-def _note_spec(session: Session) -> None:
-    """Remember which files made the cluster, for commands that are given only its name."""
-    from cinderctl.host.files import ensure_dir, write_json
-
-    if session.loaded is None:
-        return
-    ensure_dir(session.context.cluster.root)
-    files = [str(file.resolve()) for file in session.loaded.files]
-    write_json(session.context.cluster.root / "spec.json", {"files": files, "digest": session.loaded.digest})

@@ -53,9 +53,8 @@ def destroy_cluster(
     """Needs no spec: the world says what is ours. No cluster of that name is no error."""
     from cinderctl.cli.commands.apply import execute
     from cinderctl.cli.wiring import home, open_session
-    from cinderctl.cli.workspace import approve, color_of, look, plan_for, width_of
+    from cinderctl.cli.workspace import approve, color_of, locked, look, plan_for, width_of
     from cinderctl.core.diagnostics import CinderError, Diagnostic, PartialError, UnobservableError
-    from cinderctl.engine.lock import Lock
     from cinderctl.host.control import stop_supervisor
     from cinderctl.host.files import remove_tree
     from cinderctl.host.records import list_records
@@ -68,7 +67,7 @@ def destroy_cluster(
         return
     registries = [record.address.name for record in list_records(directory.records, "registry")]
     session = open_session(None, name)
-    with Lock.acquire(directory.lock, timeout=lock_timeout, command="cinderctl destroy"):
+    with locked(session, "destroy", lock_timeout):
         for last in (False, True):
             world = look(session, parallelism=parallelism)
             plan = plan_for(session, world, Mode.DESTROY)

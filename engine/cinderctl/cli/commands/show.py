@@ -48,16 +48,11 @@ def show(
     no_color: NoColor = False,
 ) -> None:
     """Show a saved plan."""
-    from cinderctl.cli.workspace import color_of, width_of
-    from cinderctl.core.diagnostics import PlanFileError
-    from cinderctl.plans.planfile import load_plan
+    from cinderctl.cli.workspace import color_of, read_plan, width_of
     from cinderctl.plans.render_json import render_json
     from cinderctl.plans.render_text import render_text
 
-    try:
-        saved = load_plan(file.read_bytes())
-    except OSError as error:
-        raise PlanFileError(f"cannot read {file}", detail=str(error.strerror)) from error
+    saved = read_plan(file)
     if output is Output.JSON:
         sys.stdout.write(render_json(saved.plan))
     else:

@@ -29,8 +29,6 @@ from cinderctl.resources.control_plane.flags import COMPONENTS, Layout, Ports, c
 
 __all__ = ["ControlPlaneInputs", "ProcessControlPlaneKind"]
 
-_READY = "ready"
-
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneInputs:
